@@ -1,0 +1,330 @@
+//! What happens inside the machine, as values: an action walks the chain until a middleware handles it. What nobody
+//! handled leaves through `poll_action`.
+
+use crate::broker::{Notice, Query, Record, ShardMessage};
+use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
+use crate::message::Message;
+use crate::packet::{PacketId, PacketType, QoS, ReasonCode, SubscriptionOptions};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+/// One thing to be done. The first part stays inside a standard chain, the second leaves it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Action {
+    /// A message entered the broker: find its receivers (the ancestor's *relayMessage*).
+    Relay(Relay),
+    /// A message and its receivers (*forwardMessage*). Receivers that are not here fall through.
+    Forward(Forward),
+    /// An acknowledgement for a peer, written when this action is performed: gate it by performing it later.
+    Reply(Reply),
+    /// A CONNECT was accepted: load or make its session, answer CONNACK.
+    OpenSession(Box<OpenSession>),
+    /// A session has a connection now and CONNACK is written.
+    SessionOpened {
+        /// The session.
+        session: SessionId,
+        /// Whether there was state to resume (Session Present).
+        present: bool,
+    },
+    /// The client said DISCONNECT (*cleanDisconnect*).
+    CleanDisconnect {
+        /// The session that lost its connection.
+        session: SessionId,
+        /// The reason code the client gave.
+        reason: ReasonCode,
+    },
+    /// The connection ended without DISCONNECT (*uncleanDisconnect*).
+    UncleanDisconnect {
+        /// The session that lost its connection.
+        session: SessionId,
+    },
+    /// A session ended: every middleware forgets what it keeps for it. The id is stale afterwards.
+    SessionEnded {
+        /// The session.
+        session: SessionId,
+    },
+    /// Ends a connection with a reason (*closeClient*).
+    CloseClient {
+        /// The connection.
+        id: ConnectionId,
+        /// What an MQTT 5.0 client is told.
+        reason: ReasonCode,
+    },
+    /// Adds or replaces a subscription (*subscribeTopic*, *storeSubscription*).
+    SubscribeTopic(Box<SubscribeTopic>),
+    /// A subscription was added or replaced.
+    TopicSubscribed(Box<TopicSubscribed>),
+    /// Removes a subscription (*unsubscribeTopic*, *removeSubscription*).
+    UnsubscribeTopic(Box<UnsubscribeTopic>),
+    /// Replaces or, with an empty payload, removes the retained message of a topic (*storeRetainedMessage*).
+    StoreRetained(Message),
+    /// Sends the retained messages that match a new subscription (*lookupRetainedMessages*).
+    LookupRetained(Box<SubscribeTopic>),
+    /// Appends a message to the queue of a session that cannot take it now (*storeOfflineMessage*).
+    StoreOffline {
+        /// The session.
+        session: SessionId,
+        /// The message, with the options of its delivery.
+        queued: Queued,
+    },
+    /// Sends up to `most` messages from the head of a session's queue (*lookupOfflineMessages*).
+    LookupOffline {
+        /// The session.
+        session: SessionId,
+        /// How many the session can take.
+        most: u32,
+    },
+    /// Discards the queue of a session (*clearOfflineMessages*).
+    ClearOffline {
+        /// The session.
+        session: SessionId,
+    },
+    /// Remembers or forgets the Packet Identifier of an incoming QoS 2 message.
+    StoreInbound {
+        /// The session.
+        session: SessionId,
+        /// The identifier.
+        packet_id: PacketId,
+        /// Whether it is in use from now on.
+        held: bool,
+    },
+    /// A session can take messages again: its queue is empty and its outbox has room.
+    Room {
+        /// The session.
+        session: SessionId,
+    },
+
+    /// Make `record` durable, then report `committed(seq)`.
+    Store {
+        /// Its position in the log.
+        seq: LogSeq,
+        /// What to keep.
+        record: Box<Record>,
+    },
+    /// Find the answer and give it to `complete`.
+    Ask {
+        /// Names the question.
+        ticket: Ticket,
+        /// The question.
+        query: Box<Query>,
+    },
+    /// Nobody waits for this answer any more.
+    Forget {
+        /// Names the question.
+        ticket: Ticket,
+    },
+    /// End a connection.
+    Close {
+        /// The connection.
+        id: ConnectionId,
+        /// How.
+        how: Close,
+    },
+    /// `read_credit` of a connection rose from 0: read again.
+    Credit {
+        /// The connection.
+        id: ConnectionId,
+    },
+    /// Move a connection to another shard.
+    HandOver {
+        /// The connection.
+        id: ConnectionId,
+        /// Where it belongs.
+        shard: ShardId,
+    },
+    /// A message for another shard.
+    Shard {
+        /// To whom.
+        to: ShardId,
+        /// What.
+        message: Box<ShardMessage>,
+    },
+    /// Something the embedding program wanted to know.
+    Notice(Box<Notice>),
+}
+
+// An action is moved several times on its way: keep it within one cache line.
+const _: () = assert!(core::mem::size_of::<Action>() <= 64);
+
+/// How the adapter ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// All output was written: shut down the writing side, go on reading (the machine discards it) until the peer
+    /// closes, then report `disconnected`. So the last packet arrives instead of a reset.
+    Finish,
+    /// Close at once and report `disconnected`.
+    Drop,
+}
+
+/// The message of a relay or forward.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// The PUBLISH that is being processed, still in the receive buffer.
+    Current,
+    /// A message that was kept.
+    Kept(Message),
+}
+
+/// See [`Action::Relay`].
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// The message.
+    pub what: What,
+    /// The session that published it, for No Local.
+    pub publisher: Option<SessionId>,
+}
+
+/// See [`Action::Forward`].
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// The message; always [`What::Kept`] when the action left the chain.
+    pub what: What,
+    /// Who gets it.
+    pub receivers: Vec<Receiver>,
+}
+
+impl Forward {
+    /// The message, if it was kept: always so when the action left the chain.
+    #[must_use]
+    pub fn message(&self) -> Option<&Message> {
+        match &self.what {
+            What::Current => None,
+            What::Kept(message) => Some(message),
+        }
+    }
+}
+
+/// One delivery: to whom and how.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    /// The receiving session.
+    pub session: SessionId,
+    /// The QoS of the delivery.
+    pub qos: QoS,
+    /// RETAIN flag of the delivery.
+    pub retain: bool,
+    /// The delivery comes from the session's queue or from a retained page: it does not queue behind them.
+    pub paged: bool,
+    /// The Subscription Identifiers to send along.
+    pub identifiers: Identifiers,
+}
+
+/// Subscription Identifiers of one delivery: mostly none or one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Identifiers {
+    /// No subscription that matched has one.
+    #[default]
+    None,
+    /// One.
+    One(NonZeroU32),
+    /// Several overlapping subscriptions have one.
+    Many(Box<Vec<NonZeroU32>>),
+}
+
+impl Identifiers {
+    /// The identifiers in the order they were added.
+    #[must_use]
+    pub fn as_slice(&self) -> &[NonZeroU32] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => core::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, identifier: NonZeroU32) {
+        *self = match core::mem::take(self) {
+            Self::None => Self::One(identifier),
+            Self::One(one) => Self::Many(Box::new(alloc::vec![one, identifier])),
+            Self::Many(mut many) => {
+                many.push(identifier);
+                Self::Many(many)
+            }
+        };
+    }
+}
+
+impl From<Option<NonZeroU32>> for Identifiers {
+    fn from(one: Option<NonZeroU32>) -> Self {
+        one.map_or(Self::None, Self::One)
+    }
+}
+
+/// A message in a session's queue.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// The message.
+    pub message: Message,
+    /// The QoS of the delivery.
+    pub qos: QoS,
+    /// RETAIN flag of the delivery.
+    pub retain: bool,
+    /// Subscription Identifiers of the delivery.
+    pub identifiers: Identifiers,
+}
+
+/// See [`Action::Reply`].
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The connection that waits for it.
+    pub to: ConnectionId,
+    /// PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK or UNSUBACK.
+    pub packet: PacketType,
+    /// The identifier it answers.
+    pub packet_id: PacketId,
+    /// The reason code of PUBACK to PUBCOMP.
+    pub reason: ReasonCode,
+    /// The reason codes of SUBACK and UNSUBACK, one per filter.
+    pub codes: Box<[ReasonCode]>,
+}
+
+/// See [`Action::OpenSession`].
+#[derive(Debug, Clone)]
+pub struct OpenSession {
+    /// The connection that sent CONNECT.
+    pub connection: ConnectionId,
+    /// Clean Start.
+    pub clean_start: bool,
+    /// Session Expiry Interval in seconds; `u32::MAX`: never.
+    pub expiry: u32,
+    /// The Client Identifier; empty: assign one.
+    pub client_id: Box<str>,
+}
+
+/// See [`Action::SubscribeTopic`].
+#[derive(Debug, Clone)]
+pub struct SubscribeTopic {
+    /// The subscribing session.
+    pub session: SessionId,
+    /// The Topic Filter without `$share/…/`.
+    pub filter: Box<str>,
+    /// The ShareName of a shared subscription.
+    pub share: Option<Box<str>>,
+    /// QoS, No Local, Retain As Published, Retain Handling.
+    pub options: SubscriptionOptions,
+    /// The Subscription Identifier.
+    pub identifier: Option<NonZeroU32>,
+}
+
+/// See [`Action::TopicSubscribed`].
+#[derive(Debug, Clone)]
+pub struct TopicSubscribed {
+    /// What was subscribed.
+    pub topic: SubscribeTopic,
+    /// Whether the subscription existed before and was replaced.
+    pub existed: bool,
+}
+
+/// See [`Action::UnsubscribeTopic`].
+#[derive(Debug, Clone)]
+pub struct UnsubscribeTopic {
+    /// The session.
+    pub session: SessionId,
+    /// The Topic Filter without `$share/…/`.
+    pub filter: Box<str>,
+    /// The ShareName of a shared subscription.
+    pub share: Option<Box<str>>,
+}

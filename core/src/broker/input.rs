@@ -1,0 +1,103 @@
+//! Every input as a value: what is recorded, replayed and fuzzed.
+
+use crate::broker::{Answer, Origin, ShardMessage};
+use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
+use crate::message::Message;
+use alloc::boxed::Box;
+use bytes::Bytes;
+use core::net::SocketAddr;
+
+/// Everything that can happen to the machine. Any input may follow any other.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Input {
+    /// A connection was accepted.
+    Accept(Peer),
+    /// Bytes came in.
+    Receive {
+        /// The connection.
+        id: ConnectionId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// So many bytes of a connection's outbox were written.
+    Written {
+        /// The connection.
+        id: ConnectionId,
+        /// How many; fewer than were offered: the socket is full until `Writable`.
+        count: usize,
+    },
+    /// A full socket has room again.
+    Writable(ConnectionId),
+    /// A connection is gone. Exactly once per accepted connection.
+    Disconnected {
+        /// The connection.
+        id: ConnectionId,
+        /// Why.
+        cause: Disconnect,
+    },
+    /// Time passed.
+    Tick,
+    /// The answer to a question.
+    Complete {
+        /// Names the question.
+        ticket: Ticket,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Every record up to this position is durable.
+    Committed(LogSeq),
+    /// Records from this position on will never be durable.
+    CommitFailed(LogSeq),
+    /// Another shard said something.
+    FromShard {
+        /// Who.
+        from: ShardId,
+        /// What.
+        message: ShardMessage,
+    },
+    /// The embedding program publishes.
+    Publish {
+        /// The message.
+        message: Message,
+        /// On whose behalf.
+        origin: Origin,
+    },
+    /// The embedding program subscribes.
+    Subscribe(Box<str>),
+    /// The embedding program no longer wants a subscription.
+    Unsubscribe(SessionId),
+    /// Say goodbye to every client.
+    Shutdown,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer's address; `None`: in-process or without one.
+    pub address: Option<SocketAddr>,
+    /// Which of the program's listeners took it.
+    pub listener: u16,
+}
+
+/// Why a connection is gone, as far as the adapter knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The peer closed it.
+    Eof,
+    /// The transport failed.
+    Error,
+    /// The adapter closed it because the machine asked.
+    Closed,
+}
+
+/// `accept` refused a connection: close it without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There are as many connections as allowed.
+    Full,
+    /// The machine is shutting down.
+    ShuttingDown,
+    /// A middleware does not want this peer.
+    Peer,
+}

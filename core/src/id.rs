@@ -1,0 +1,236 @@
+//! Ids with a generation, the registry that hands them out, and tables keyed by them. A stale id finds nothing.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
+
+/// A key of [`Slots`] and [`Table`].
+pub trait Id: Copy + Eq + fmt::Debug {
+    /// Makes the id; only [`Slots`] should.
+    fn new(index: u32, generation: u32) -> Self;
+    /// The place, reused after the generation ended.
+    fn index(self) -> u32;
+    /// Which use of the place.
+    fn generation(self) -> u32;
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name {
+            index: u32,
+            generation: u32,
+        }
+
+        impl Id for $name {
+            fn new(index: u32, generation: u32) -> Self {
+                Self { index, generation }
+            }
+            fn index(self) -> u32 {
+                self.index
+            }
+            fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({}.{})", stringify!($name), self.index, self.generation)
+            }
+        }
+    };
+}
+
+id! {
+    /// One network connection, from `accept` to `disconnected`.
+    ConnectionId
+}
+id! {
+    /// One session: what MQTT keeps per Client Identifier. Also the identity of a subscription of the program.
+    SessionId
+}
+id! {
+    /// A question the machine asked the outside; answered by `complete`, or withdrawn by `Forget`.
+    Ticket
+}
+
+/// A shard: one machine on one core. A single machine is shard 0.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// A position in the log of stored records. The first record has position 1.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogSeq(pub u64);
+
+/// Owns values and hands out the ids of their places.
+#[derive(Debug)]
+pub struct Slots<K, T> {
+    entries: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+    key: PhantomData<K>,
+}
+
+impl<K: Id, T> Default for Slots<K, T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), key: PhantomData }
+    }
+}
+
+impl<K: Id, T> Slots<K, T> {
+    /// Stores a value under a new id.
+    pub fn insert(&mut self, value: T) -> K {
+        if let Some(index) = self.free.pop() {
+            let entry = &mut self.entries[index as usize];
+            entry.1 = Some(value);
+            return K::new(index, entry.0);
+        }
+        let index = self.entries.len() as u32;
+        self.entries.push((0, Some(value)));
+        K::new(index, 0)
+    }
+
+    /// Takes the value out; the id is stale from now on.
+    pub fn remove(&mut self, id: K) -> Option<T> {
+        let entry = self.entries.get_mut(id.index() as usize)?;
+        if entry.0 != id.generation() {
+            return None;
+        }
+        let value = entry.1.take()?;
+        entry.0 = entry.0.wrapping_add(1);
+        self.free.push(id.index());
+        Some(value)
+    }
+
+    /// The value of an id that is not stale.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: K) -> Option<&T> {
+        match self.entries.get(id.index() as usize) {
+            Some((generation, Some(value))) if *generation == id.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value of an id that is not stale, to change.
+    #[inline]
+    pub fn get_mut(&mut self, id: K) -> Option<&mut T> {
+        match self.entries.get_mut(id.index() as usize) {
+            Some((generation, Some(value))) if *generation == id.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether there is no value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All ids in the order of their places.
+    pub fn ids(&self) -> impl Iterator<Item = K> + '_ {
+        self.iter().map(|(id, _)| id)
+    }
+
+    /// All values in the order of their places.
+    pub fn iter(&self) -> impl Iterator<Item = (K, &T)> + '_ {
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(|(i, (generation, value))| Some((K::new(i as u32, *generation), value.as_ref()?)))
+    }
+}
+
+/// A middleware's own values beside somebody else's [`Slots`].
+#[derive(Debug)]
+pub struct Table<K, T> {
+    entries: Vec<(u32, Option<T>)>,
+    key: PhantomData<K>,
+}
+
+impl<K: Id, T> Default for Table<K, T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), key: PhantomData }
+    }
+}
+
+impl<K: Id, T> Table<K, T> {
+    /// Sets the value of an id, replacing what an older id left at its place.
+    pub fn insert(&mut self, id: K, value: T) -> Option<T> {
+        let index = id.index() as usize;
+        if index >= self.entries.len() {
+            self.entries.resize_with(index + 1, || (0, None));
+        }
+        let entry = &mut self.entries[index];
+        let old = entry.1.replace(value);
+        let same = entry.0 == id.generation();
+        entry.0 = id.generation();
+        if same { old } else { None }
+    }
+
+    /// The value, made first if there is none.
+    pub fn get_or_insert_with(&mut self, id: K, make: impl FnOnce() -> T) -> &mut T {
+        let index = id.index() as usize;
+        if index >= self.entries.len() {
+            self.entries.resize_with(index + 1, || (0, None));
+        }
+        let entry = &mut self.entries[index];
+        if entry.0 != id.generation() {
+            *entry = (id.generation(), None);
+        }
+        entry.1.get_or_insert_with(make)
+    }
+
+    /// Takes the value out.
+    pub fn remove(&mut self, id: K) -> Option<T> {
+        let entry = self.entries.get_mut(id.index() as usize)?;
+        if entry.0 == id.generation() { entry.1.take() } else { None }
+    }
+
+    /// The value of an id.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: K) -> Option<&T> {
+        match self.entries.get(id.index() as usize) {
+            Some((generation, Some(value))) if *generation == id.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value of an id, to change.
+    #[inline]
+    pub fn get_mut(&mut self, id: K) -> Option<&mut T> {
+        match self.entries.get_mut(id.index() as usize) {
+            Some((generation, Some(value))) if *generation == id.generation() => Some(value),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_id_finds_nothing() {
+        let mut slots = Slots::<ConnectionId, u8>::default();
+        let mut table = Table::<ConnectionId, u8>::default();
+        let old = slots.insert(1);
+        table.insert(old, 10);
+        assert_eq!(slots.remove(old), Some(1));
+        let new = slots.insert(2);
+        assert_eq!(new.index(), old.index());
+        assert_eq!((slots.get(old), slots.get(new)), (None, Some(&2)));
+        assert_eq!((table.get(old), table.get(new)), (Some(&10), None));
+        assert_eq!(*table.get_or_insert_with(new, || 20), 20);
+        assert_eq!(table.get(old), None);
+        assert_eq!(slots.remove(old), None);
+    }
+}
