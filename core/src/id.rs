@@ -81,14 +81,20 @@ impl<K: Id, T> Default for Slots<K, T> {
 impl<K: Id, T> Slots<K, T> {
     /// Stores a value under a new id.
     pub fn insert(&mut self, value: T) -> K {
+        self.insert_with(|_| value)
+    }
+
+    /// Stores a value that knows its id.
+    pub fn insert_with(&mut self, make: impl FnOnce(K) -> T) -> K {
         if let Some(index) = self.free.pop() {
             let entry = &mut self.entries[index as usize];
-            entry.1 = Some(value);
-            return K::new(index, entry.0);
+            let id = K::new(index, entry.0);
+            entry.1 = Some(make(id));
+            return id;
         }
-        let index = self.entries.len() as u32;
-        self.entries.push((0, Some(value)));
-        K::new(index, 0)
+        let id = K::new(self.entries.len() as u32, 0);
+        self.entries.push((0, Some(make(id))));
+        id
     }
 
     /// Takes the value out; the id is stale from now on.

@@ -21,10 +21,12 @@ pub enum Action {
     Reply(Reply),
     /// A CONNECT was accepted: load or make its session, answer CONNACK.
     OpenSession(Box<OpenSession>),
-    /// A session has a connection now and CONNACK is written.
+    /// A session is attached to a connection: SessionManager, the first to hear of it, writes CONNACK.
     SessionOpened {
         /// The session.
         session: SessionId,
+        /// Its connection.
+        connection: ConnectionId,
         /// Whether there was state to resume (Session Present).
         present: bool,
     },
@@ -40,7 +42,8 @@ pub enum Action {
         /// The session that lost its connection.
         session: SessionId,
     },
-    /// A session ended: every middleware forgets what it keeps for it. The id is stale afterwards.
+    /// A session ended: every middleware forgets what it keeps for it (*clearSubscriptions*,
+    /// *clearOfflineMessages*). The id is stale afterwards.
     SessionEnded {
         /// The session.
         session: SessionId,
@@ -58,6 +61,15 @@ pub enum Action {
     TopicSubscribed(Box<TopicSubscribed>),
     /// Removes a subscription (*unsubscribeTopic*, *removeSubscription*).
     UnsubscribeTopic(Box<UnsubscribeTopic>),
+    /// A subscription was removed, or had not been there.
+    TopicUnsubscribed(Box<TopicUnsubscribed>),
+    /// All filters of an UNSUBSCRIBE were worked off: it can be answered.
+    Unsubscribed {
+        /// The connection that waits.
+        to: ConnectionId,
+        /// The identifier of the UNSUBSCRIBE.
+        packet_id: PacketId,
+    },
     /// Replaces or, with an empty payload, removes the retained message of a topic (*storeRetainedMessage*).
     StoreRetained(Message),
     /// Sends the retained messages that match a new subscription (*lookupRetainedMessages*).
@@ -76,8 +88,8 @@ pub enum Action {
         /// How many the session can take.
         most: u32,
     },
-    /// Discards the queue of a session (*clearOfflineMessages*).
-    ClearOffline {
+    /// Keeps that a session exists and how long it outlives its connection.
+    StoreSession {
         /// The session.
         session: SessionId,
     },
@@ -92,6 +104,12 @@ pub enum Action {
     },
     /// A session can take messages again: its queue is empty and its outbox has room.
     Room {
+        /// The session.
+        session: SessionId,
+    },
+
+    /// Announce [`Action::Room`] when the client has taken what waits for it.
+    WantRoom {
         /// The session.
         session: SessionId,
     },
@@ -174,6 +192,29 @@ pub struct Relay {
     pub what: What,
     /// The session that published it, for No Local.
     pub publisher: Option<SessionId>,
+    /// The acknowledgement its publisher gets when everything the relay led to was done (and is durable).
+    pub ack: Option<RelayAck>,
+    /// Pass it on only when everything stored so far for its connection is durable.
+    pub gated: bool,
+}
+
+impl Relay {
+    /// The relay of a message that nobody waits for.
+    #[must_use]
+    pub fn of(message: Message, publisher: Option<SessionId>) -> Self {
+        Self { what: What::Kept(message), publisher, ack: None, gated: false }
+    }
+}
+
+/// See [`Relay::ack`].
+#[derive(Debug, Clone, Copy)]
+pub struct RelayAck {
+    /// The connection that waits for it.
+    pub to: ConnectionId,
+    /// PUBACK or PUBREC.
+    pub packet: PacketType,
+    /// The identifier of the PUBLISH.
+    pub packet_id: PacketId,
 }
 
 /// See [`Action::Forward`].
@@ -327,4 +368,13 @@ pub struct UnsubscribeTopic {
     pub filter: Box<str>,
     /// The ShareName of a shared subscription.
     pub share: Option<Box<str>>,
+}
+
+/// See [`Action::TopicUnsubscribed`].
+#[derive(Debug, Clone)]
+pub struct TopicUnsubscribed {
+    /// What was unsubscribed.
+    pub topic: UnsubscribeTopic,
+    /// Whether the subscription had existed.
+    pub existed: bool,
 }

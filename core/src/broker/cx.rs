@@ -1,0 +1,213 @@
+//! What a middleware may do while it handles something.
+
+use crate::broker::state::{Question, State};
+use crate::broker::timers::{Owner, TimerId};
+use crate::broker::{Action, Notice, Query, Receiver, Record, Stats, What};
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::hash::{Random, Seed};
+use crate::id::{ConnectionId, LogSeq, SessionId};
+use crate::message::{Message, Publication};
+use crate::middleware::Flow;
+use crate::packet::{Packet, ReasonCode};
+use crate::session::Session;
+use crate::time::{Mono, Now};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// The machine as a middleware sees it. There is no way to call another middleware: emit an action.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) current: Option<Publication<'a>>,
+    pub(crate) part: u8,
+}
+
+impl<'a> Cx<'a> {
+    /// The time of this input.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.state.now
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.state.config
+    }
+
+    /// The machine's seed, for hash tables of a middleware's own.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        self.state.seed
+    }
+
+    /// The machine's random numbers.
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.state.random
+    }
+
+    /// The counters.
+    pub fn stats(&mut self) -> &mut Stats {
+        &mut self.state.stats
+    }
+
+    /// A connection that is not gone.
+    #[must_use]
+    pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.state.connections.get(id)
+    }
+
+    /// A connection that is not gone, to set facts.
+    pub fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.state.connections.get_mut(id)
+    }
+
+    /// A session.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.state.sessions.get(id)
+    }
+
+    /// A session, to set facts.
+    pub fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.state.sessions.get_mut(id)
+    }
+
+    /// The session a connection is attached to.
+    #[must_use]
+    pub fn session_of(&self, id: ConnectionId) -> Option<SessionId> {
+        self.state.connections.get(id)?.session
+    }
+
+    /// Puts an action on the work queue: it is performed, with all that follows from it, before the next action that
+    /// was emitted after it.
+    pub fn emit(&mut self, action: Action) {
+        self.state.emitted.push(action);
+    }
+
+    /// Puts an action behind everything else this input leads to.
+    pub fn emit_last(&mut self, action: Action) {
+        self.state.deferred.push_back(action);
+    }
+
+    /// Ends a connection; the client is told why if its version can.
+    pub fn close_client(&mut self, id: ConnectionId, reason: ReasonCode) {
+        self.emit(Action::CloseClient { id, reason });
+    }
+
+    /// Asks the outside. Return what this returns: the packet waits, and [`Middleware::answer`] decides about it. If
+    /// no answer comes in time it is refused.
+    ///
+    /// [`Middleware::answer`]: crate::middleware::Middleware::answer
+    pub fn ask(&mut self, from: ConnectionId, query: Query) -> Flow {
+        let (part, connection) = (self.part, from);
+        let ms = self.state.config.ask_timeout_ms;
+        let timers = &mut self.state.timers;
+        let at = self.state.now.mono.plus_ms(u64::from(ms));
+        let ticket = self.state.tickets.insert_with(|ticket| Question {
+            connection,
+            part,
+            timer: timers.arm(at, crate::broker::state::MACHINE, Owner::Ticket(ticket)),
+        });
+        if let Some(earlier) = self.state.asked.replace(ticket) {
+            self.state.withdraw(earlier);
+        }
+        self.state.out.push_back(Action::Ask { ticket, query: Box::new(query) });
+        Flow::Suspend
+    }
+
+    /// Arms a timer: [`Middleware::timer`] is called with `owner`, once.
+    ///
+    /// [`Middleware::timer`]: crate::middleware::Middleware::timer
+    pub fn arm(&mut self, at: Mono, owner: Owner) -> TimerId {
+        self.state.timers.arm(at, self.part, owner)
+    }
+
+    /// Disarms a timer that has not fired.
+    pub fn cancel(&mut self, timer: TimerId) {
+        self.state.timers.cancel(timer);
+    }
+
+    /// Sends a packet at once. Acknowledgements that may have to wait are [`Action::Reply`].
+    pub fn send(&mut self, id: ConnectionId, packet: &Packet<'_>) {
+        self.state.send(id, packet);
+    }
+
+    /// The message of a relay or forward, borrowed; `None` only if it was kept for nobody.
+    #[must_use]
+    pub fn publication<'b>(&self, what: &'b What) -> Option<Publication<'b>>
+    where
+        'a: 'b,
+    {
+        match what {
+            What::Current => self.current,
+            What::Kept(message) => Some(message.publication()),
+        }
+    }
+
+    /// The message of a relay or forward, kept: made at most once per input packet.
+    pub fn keep(&mut self, what: &What) -> Option<Message> {
+        match (what, &self.state.kept) {
+            (What::Kept(message), _) | (What::Current, Some(message)) => Some(message.clone()),
+            (What::Current, None) => {
+                let message = Message::keep(&self.current?);
+                self.state.kept = Some(message.clone());
+                Some(message)
+            }
+        }
+    }
+
+    /// Stores a record: it leaves the machine, and acknowledgements of the connection whose packet is being processed
+    /// wait until it is durable.
+    pub fn store(&mut self, record: Record) -> LogSeq {
+        self.state.assigned.0 += 1;
+        let seq = self.state.assigned;
+        if let Some(connection) = self.state.from.and_then(|from| self.state.connections.get_mut(from)) {
+            connection.stored = seq;
+        }
+        self.state.out.push_back(Action::Store { seq, record: Box::new(record) });
+        seq
+    }
+
+    /// Says of the message that is being relayed that somebody gets it.
+    pub fn matched(&mut self) {
+        self.state.matched = true;
+    }
+
+    /// Whether storing failed: what must be durable is refused from now on.
+    #[must_use]
+    pub fn store_failed(&self) -> bool {
+        self.state.store_failed
+    }
+
+    /// Refuses one Topic Filter of the SUBSCRIBE that is being processed.
+    pub fn refuse_filter(&mut self, index: usize, reason: ReasonCode) {
+        self.state.verdicts.push((index as u16, reason));
+    }
+
+    /// Whether a middleware refused a Topic Filter of the SUBSCRIBE that is being processed.
+    #[must_use]
+    pub fn filter_refused(&self, index: usize) -> Option<ReasonCode> {
+        self.state.verdicts.iter().find(|(i, _)| *i as usize == index).map(|(_, reason)| *reason)
+    }
+
+    /// Tells the embedding program something.
+    pub fn notice(&mut self, notice: Notice) {
+        self.emit(Action::Notice(Box::new(notice)));
+    }
+
+    /// An empty list of receivers, reused.
+    #[must_use]
+    pub fn receivers(&mut self) -> Vec<Receiver> {
+        self.state.receivers.pop().unwrap_or_default()
+    }
+
+    /// Gives a list of receivers back.
+    pub fn recycle(&mut self, mut receivers: Vec<Receiver>) {
+        if self.state.receivers.len() < 8 && receivers.capacity() <= 65_536 {
+            receivers.clear();
+            self.state.receivers.push(receivers);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The machine: inputs go in, the chain works them off, actions and bytes come out.
+
+mod action;
+mod close;
+mod cx;
+mod input;
+mod park;
+mod publish_image;
+mod query;
+mod receive;
+mod state;
+mod stats;
+mod timers;
+mod transmit;
+mod work;
+
+pub use action::{
+    Action, Close, Forward, Identifiers, OpenSession, Queued, Receiver, Relay, RelayAck, Reply,
+    SubscribeTopic, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
+};
+pub use cx::Cx;
+pub use input::{Disconnect, Input, Peer, Refused};
+pub(crate) use park::Parked;
+pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
+pub use query::{Access, Answer, Credentials, Notice, Origin, Query, Record, ShardMessage};
+pub use stats::Stats;
+pub use timers::{Owner, TimerId};
+pub use transmit::Transmit;
+
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::error::Misuse;
+use crate::hash::Seed;
+use crate::id::{ConnectionId, LogSeq, SessionId, ShardId};
+use crate::message::Message;
+use crate::middleware::{Flow, Hooks, Stack};
+use crate::packet::{ReasonCode, SubscriptionOptions, Version};
+use crate::session::Session;
+use crate::time::{Mono, Now};
+use crate::topic::Filter;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use state::{MACHINE, State};
+
+/// All protocol and routing state of one shard: a pure state machine.
+///
+/// Feed it inputs, then drain [`poll_action`](Self::poll_action) and [`poll_transmit`](Self::poll_transmit). Any
+/// input may follow any other, and draining late only delays. It is `Send` and not meant to be shared: give it a
+/// thread of its own, never a lock.
+///
+/// What a peer does is never an error: it becomes a reason code and a close. Ids that are no longer valid are ignored.
+#[derive(Debug)]
+pub struct Broker {
+    state: State,
+    stack: Stack,
+    work: Vec<Action>,
+}
+
+impl Broker {
+    /// A machine with its chain. All its random choices and hash keys derive from `seed`.
+    #[must_use]
+    pub fn new(config: Arc<Config>, mut stack: Stack, seed: Seed, now: Now) -> Self {
+        stack.seal();
+        let mut broker = Self { state: State::new(config, seed, now), stack, work: Vec::new() };
+        for part in 0..broker.stack.len() as u8 {
+            broker.stack.part(part).install(&mut Cx { state: &mut broker.state, current: None, part });
+        }
+        broker.run(None);
+        broker
+    }
+
+    /// Feeds one input: what the methods below do, as a value.
+    pub fn apply(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Accept(peer) => drop(self.accept(now, peer)),
+            Input::Receive { id, bytes } => self.receive(now, id, &bytes),
+            Input::Written { id, count } => self.written(id, count),
+            Input::Writable(id) => self.writable(id),
+            Input::Disconnected { id, cause } => self.disconnected(now, id, cause),
+            Input::Tick => self.tick(now),
+            Input::Complete { ticket, answer } => self.complete(now, ticket, answer),
+            Input::Committed(through) => self.committed(now, through),
+            Input::CommitFailed(from) => self.commit_failed(now, from),
+            Input::FromShard { from, message } => self.from_shard(now, from, message),
+            Input::Publish { message, origin } => drop(self.publish(now, message, origin)),
+            Input::Subscribe(filter) => drop(self.subscribe(now, &filter)),
+            Input::Unsubscribe(id) => self.unsubscribe(now, id),
+            Input::Shutdown => self.shutdown(now),
+        }
+    }
+
+    /// A connection was accepted. Report its end by [`disconnected`](Self::disconnected), exactly once.
+    ///
+    /// # Errors
+    /// If it is not wanted: close it without a word.
+    pub fn accept(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
+        self.begin(now, None);
+        let full = self.state.connections.len() >= self.state.config.connections_max as usize;
+        let refused = if self.state.shutting_down {
+            Some(Refused::ShuttingDown)
+        } else if full {
+            Some(Refused::Full)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.state.stats.connections_refused += 1;
+            return Err(refused);
+        }
+        let id = self.state.connections.insert(Connection::new(peer.clone()));
+        self.state.from = Some(id);
+        let hook = Hooks::ACCEPT_INDEX;
+        let mut n = 0;
+        while let Some(part) = self.stack.listener(hook, n) {
+            n += 1;
+            let flow = self.stack.part(part).accept(
+                &mut Cx { state: &mut self.state, current: None, part },
+                id,
+                &peer,
+            );
+            if !matches!(flow, Flow::Next | Flow::Done) {
+                self.closed_hooks(id);
+                self.state.connections.remove(id);
+                self.state.stats.connections_refused += 1;
+                self.run(None);
+                return Err(Refused::Peer);
+            }
+        }
+        self.state.stats.connections_accepted += 1;
+        self.run(None);
+        Ok(id)
+    }
+
+    /// Time passed. Call it at [`deadline`](Self::deadline).
+    pub fn tick(&mut self, now: Now) {
+        self.begin(now, None);
+        while let Some((part, owner)) = self.state.timers.pop(now.mono) {
+            self.state.from = match owner {
+                Owner::Connection(id) => Some(id),
+                _ => None,
+            };
+            if part == MACHINE {
+                self.machine_timer(owner);
+            } else {
+                let mut cx = Cx { state: &mut self.state, current: None, part };
+                self.stack.part(part).timer(&mut cx, owner);
+            }
+            self.run(None);
+        }
+    }
+
+    fn machine_timer(&mut self, owner: Owner) {
+        match owner {
+            Owner::Connection(id) => self.linger_over(id),
+            Owner::Ticket(ticket) => {
+                self.state.stats.asks_timed_out += 1;
+                self.state.out.push_back(Action::Forget { ticket });
+                self.answer(ticket, Answer::Deny(ReasonCode::NotAuthorized));
+            }
+            Owner::Session(_) => {}
+        }
+    }
+
+    /// Every record up to `through` is durable: what waited for them is sent.
+    pub fn committed(&mut self, now: Now, through: LogSeq) {
+        self.begin(now, None);
+        self.state.committed = self.state.committed.max(through.min(self.state.assigned));
+        while let Some(entry) = self.state.gates.first_entry() {
+            if entry.key().0 > self.state.committed {
+                break;
+            }
+            let (from, action) = entry.remove();
+            self.opened(from, action);
+        }
+        self.unstall_all();
+    }
+
+    /// Records from `from` on will never be durable. What waited for them is never acknowledged: its connections
+    /// are closed, and what must be durable is refused from now on.
+    pub fn commit_failed(&mut self, now: Now, from: LogSeq) {
+        self.begin(now, None);
+        self.state.store_failed = true;
+        let lost = self.state.gates.split_off(&(from, 0));
+        for (_, (connection, _)) in lost {
+            if let Some(id) = connection {
+                self.close(id, Some(ReasonCode::UnspecifiedError), false);
+                self.run(None);
+            }
+        }
+        self.unstall_all();
+    }
+
+    /// Another shard said something.
+    pub fn from_shard(&mut self, now: Now, from: ShardId, message: ShardMessage) {
+        match message {
+            // Whether it is overloaded is for the sender's credit, not for a message that was already accepted.
+            ShardMessage::Publish(message) => drop(self.publish(now, message, Origin::Shard(from))),
+            // There is one shard: nobody else's interest changes what it sends.
+            ShardMessage::Interest { .. } => {}
+        }
+    }
+
+    /// The embedding program publishes. Its message is subject to no policy.
+    ///
+    /// # Errors
+    /// The message, if more actions wait for the adapter than `actions_max`.
+    pub fn publish(&mut self, now: Now, message: Message, origin: Origin) -> Result<(), Message> {
+        self.begin(now, None);
+        if self.state.out.len() > self.state.config.actions_max as usize {
+            return Err(message);
+        }
+        let publisher = match origin {
+            Origin::Session(session) => Some(session),
+            Origin::Program | Origin::Shard(_) => None,
+        };
+        self.state.emitted.push(Action::Relay(Relay::of(message, publisher)));
+        self.run(None);
+        Ok(())
+    }
+
+    /// The embedding program subscribes: matching messages leave as [`Action::Forward`] with the returned id among
+    /// the receivers. Shared subscriptions (`$share/…`) and retained messages work as for clients.
+    ///
+    /// # Errors
+    /// [`Misuse::TopicFilter`] if `filter` is not one.
+    pub fn subscribe(&mut self, now: Now, filter: &str) -> Result<SessionId, Misuse> {
+        let parsed = Filter::parse(filter).map_err(|_| Misuse::TopicFilter)?;
+        self.begin(now, None);
+        let session = self.state.sessions.insert(Session {
+            client_id: Box::default(),
+            connection: None,
+            version: Version::V5,
+            expiry: u32::MAX,
+            queued: 0,
+            program: true,
+        });
+        let options = SubscriptionOptions { qos: crate::packet::QoS::ExactlyOnce, ..Default::default() };
+        self.state.emitted.push(Action::SubscribeTopic(Box::new(SubscribeTopic {
+            session,
+            filter: parsed.filter.into(),
+            share: parsed.share.map(Into::into),
+            options,
+            identifier: None,
+        })));
+        self.run(None);
+        Ok(session)
+    }
+
+    /// The embedding program no longer wants a subscription.
+    pub fn unsubscribe(&mut self, now: Now, id: SessionId) {
+        self.begin(now, None);
+        if self.state.sessions.get(id).is_some_and(|session| session.program) {
+            self.state.emitted.push(Action::SessionEnded { session: id });
+            self.run(None);
+        }
+    }
+
+    /// Says goodbye: no connection is accepted from now on, every client is told (0x8B) and closed. Their wills are
+    /// published, for they did not say DISCONNECT [MQTT-3.1.2-8].
+    pub fn shutdown(&mut self, now: Now) {
+        self.begin(now, None);
+        self.state.shutting_down = true;
+        let ids: Vec<ConnectionId> = self.state.connections.ids().collect();
+        for id in ids {
+            self.close(id, Some(ReasonCode::ServerShuttingDown), false);
+            self.run(None);
+        }
+    }
+
+    /// Connections that were accepted and not yet reported as disconnected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.state.connections.len() - self.state.departed
+    }
+
+    /// Sessions, the program's subscriptions included.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.state.sessions.len()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.state.stats
+    }
+
+    /// The next thing to be done outside.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.state.out.pop_front() {
+            if self.state.out.len() == self.state.config.actions_max as usize {
+                self.unstall_all();
+            }
+            return Some(action);
+        }
+        if let Some(notice) = self.state.notices.pop_front() {
+            return Some(Action::Notice(Box::new(notice)));
+        }
+        let dropped = core::mem::take(&mut self.state.notices_dropped);
+        (dropped > 0).then(|| Action::Notice(Box::new(Notice::Dropped(dropped))))
+    }
+
+    /// When to [`tick`](Self::tick) next. Output is not announced here: drain it after every input.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        self.state.timers.next()
+    }
+
+    /// How many bytes of a connection may be given to [`receive`](Self::receive) at once. 0: do not read it until
+    /// [`Action::Credit`].
+    #[must_use]
+    pub fn read_credit(&self, id: ConnectionId) -> usize {
+        match self.state.connections.get(id) {
+            Some(connection) if connection.stalled => 0,
+            _ => self.state.read_credit(id),
+        }
+    }
+
+    /// Starts an event.
+    fn begin(&mut self, now: Now, from: Option<ConnectionId>) {
+        self.state.now = now;
+        self.state.from = from;
+    }
+}

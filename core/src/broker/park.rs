@@ -1,0 +1,213 @@
+//! Packets that wait for an answer: a bounded queue per connection. Look-ups overlap, effects stay in arrival order.
+
+use super::{Answer, Broker, Cx};
+use crate::connection::Phase;
+use crate::id::{ConnectionId, Ticket};
+use crate::middleware::Flow;
+use crate::packet::{Frame, Framed, Packet, ReasonCode, frame};
+use crate::time::Now;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// A packet that waits: for an answer, or behind another that does.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    /// The packet.
+    bytes: Bytes,
+    /// What it waits for.
+    pub(crate) ticket: Option<Ticket>,
+    /// The part of the chain it goes on with.
+    resume: u8,
+    verdict: Verdict,
+    /// Filters of a SUBSCRIBE that were refused.
+    refused: Box<[(u16, ReasonCode)]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It can go on when it is the first.
+    Ready,
+    /// The outside has to answer.
+    Asked,
+    /// The client has to say more (AUTH).
+    Client,
+    /// It will not go on.
+    Stop(Flow),
+}
+
+impl Parked {
+    pub(crate) fn resume(&self) -> u8 {
+        self.resume
+    }
+
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.verdict == Verdict::Client
+    }
+
+    fn frame(&self) -> Option<Frame<'_>> {
+        match frame(&self.bytes, u32::MAX) {
+            Ok(Framed::Whole { frame, .. }) => Some(frame),
+            Ok(Framed::Partial { .. }) | Err(_) => None,
+        }
+    }
+}
+
+impl Broker {
+    /// Keeps a packet that has to wait, to go on with part `resume`.
+    ///
+    /// It is encoded anew, so that what earlier parts changed, and the topic behind a Topic Alias, stay as they are.
+    pub(super) fn park(&mut self, id: ConnectionId, packet: &Packet<'_>, resume: u8, first: bool) {
+        let ticket = self.state.asked.take();
+        let mut bytes = Vec::new();
+        let connection = match self.state.connections.get_mut(id) {
+            // Whatever was decoded can be encoded, unless a middleware made it too large.
+            Some(connection) if packet.encode(connection.version, &mut bytes).is_ok() => connection,
+            _ => return ticket.into_iter().for_each(|ticket| self.state.withdraw(ticket)),
+        };
+        let parked = Parked {
+            bytes: bytes.into(),
+            ticket,
+            resume,
+            verdict: if ticket.is_some() { Verdict::Asked } else { Verdict::Ready },
+            refused: self.state.verdicts.drain(..).collect(),
+        };
+        let queue = connection.parked.get_or_insert_default();
+        if first {
+            queue.push_front(parked);
+        } else {
+            queue.push_back(parked);
+        }
+    }
+
+    /// The answer to a question. One that nobody waits for any more is ignored.
+    pub fn complete(&mut self, now: Now, ticket: Ticket, answer: Answer) {
+        self.begin(now, None);
+        if let Some(question) = self.state.tickets.get(ticket) {
+            self.state.timers.cancel(question.timer);
+            self.answer(ticket, answer);
+        }
+    }
+
+    /// Lets the part that asked decide, then performs what can go on.
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let Some(question) = self.state.tickets.remove(ticket) else { return };
+        let id = question.connection;
+        self.state.from = Some(id);
+        let Some(mut parked) = self.take_parked(id, ticket) else { return };
+        let flow = match self.decode_parked(id, &parked) {
+            Some(mut packet) => {
+                self.state.verdicts.clear();
+                self.state.verdicts.extend_from_slice(&parked.refused);
+                let mut cx = Cx { state: &mut self.state, current: None, part: question.part };
+                self.stack.part(question.part).answer(&mut cx, id, &mut packet, answer)
+            }
+            None => Flow::Done,
+        };
+        parked.refused = self.state.verdicts.drain(..).collect();
+        parked.ticket = self.state.asked.take();
+        parked.verdict = match flow {
+            Flow::Next => Verdict::Ready,
+            Flow::Suspend if parked.ticket.is_some() => Verdict::Asked,
+            Flow::Suspend => Verdict::Client,
+            stop => Verdict::Stop(stop),
+        };
+        self.put_parked(id, parked);
+        self.run(None);
+        self.resume(id);
+        self.unstall(id);
+    }
+
+    /// Binds a new question to the CONNECT that waits: how AUTH goes on with it.
+    pub(super) fn adopt_question(&mut self, id: ConnectionId) {
+        let Some(ticket) = self.state.asked.take() else { return };
+        let connection = self.state.connections.get_mut(id);
+        let front = connection.and_then(|connection| connection.parked.as_mut()?.front_mut());
+        match front {
+            Some(front) if front.verdict == Verdict::Client => {
+                front.ticket = Some(ticket);
+                front.verdict = Verdict::Asked;
+            }
+            _ => self.state.withdraw(ticket),
+        }
+    }
+
+    fn take_parked(&mut self, id: ConnectionId, ticket: Ticket) -> Option<Parked> {
+        let queue = self.state.connections.get_mut(id)?.parked.as_mut()?;
+        let parked = queue.iter_mut().find(|parked| parked.ticket == Some(ticket))?;
+        // Its place in the queue stays, with the ticket as its mark.
+        Some(core::mem::replace(
+            parked,
+            Parked {
+                bytes: Bytes::new(),
+                ticket: Some(ticket),
+                resume: parked.resume,
+                verdict: Verdict::Asked,
+                refused: Box::default(),
+            },
+        ))
+    }
+
+    fn put_parked(&mut self, id: ConnectionId, parked: Parked) {
+        let queue = self.state.connections.get_mut(id).and_then(|connection| connection.parked.as_mut());
+        // The mark is the one entry without bytes.
+        match queue.and_then(|queue| queue.iter_mut().find(|parked| parked.bytes.is_empty())) {
+            Some(mark) => *mark = parked,
+            None => {
+                if let Some(ticket) = parked.ticket {
+                    self.state.withdraw(ticket);
+                }
+            }
+        }
+    }
+
+    fn decode_parked<'a>(&self, id: ConnectionId, parked: &'a Parked) -> Option<Packet<'a>> {
+        let version = self.state.connections.get(id)?.version;
+        // It was decoded before: it is well-formed.
+        Packet::decode(&parked.frame()?, version).ok()
+    }
+
+    /// Goes on with the packets at the head of the queue that wait for nothing any more.
+    fn resume(&mut self, id: ConnectionId) {
+        loop {
+            let Some(connection) = self.state.connections.get_mut(id) else { return };
+            if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+                return;
+            }
+            let Some(queue) = connection.parked.as_mut() else { break };
+            match queue.front() {
+                Some(front) if matches!(front.verdict, Verdict::Asked | Verdict::Client) => return,
+                Some(_) => {}
+                None => {
+                    connection.parked = None;
+                    break;
+                }
+            }
+            let Some(parked) = queue.pop_front() else { break };
+            if queue.is_empty() {
+                connection.parked = None;
+            }
+            self.perform(id, &parked);
+        }
+        let departed = self.state.connections.get(id).and_then(|connection| connection.departed);
+        if departed.is_some() {
+            self.depart(id);
+        }
+    }
+
+    fn perform(&mut self, id: ConnectionId, parked: &Parked) {
+        self.state.kept = None;
+        self.state.from = Some(id);
+        let Some(mut packet) = self.decode_parked(id, parked) else { return };
+        match parked.verdict {
+            Verdict::Stop(Flow::Refuse(reason)) => self.refuse(id, &packet, reason),
+            Verdict::Stop(Flow::Violation(violation)) => self.violate(id, violation),
+            Verdict::Stop(_) => {}
+            _ => {
+                self.state.verdicts.clear();
+                self.state.verdicts.extend_from_slice(&parked.refused);
+                self.walk(id, &mut packet, parked.resume, u8::MAX, true);
+            }
+        }
+    }
+}

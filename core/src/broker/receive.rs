@@ -1,0 +1,365 @@
+//! From bytes to packets to the chain. Splitting the bytes anywhere changes nothing.
+
+use super::{Action, Broker, Cx, Parked, Reply};
+use crate::connection::Phase;
+use crate::error::Violation;
+use crate::id::ConnectionId;
+use crate::message::Publication;
+use crate::middleware::{Flow, Hooks};
+use crate::packet::{
+    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, QoS, ReasonCode, Version,
+};
+use crate::time::Now;
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+impl Broker {
+    /// Bytes came in: at most [`read_credit`](Self::read_credit). They are copied only while a packet is incomplete.
+    pub fn receive(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+        self.begin(now, Some(id));
+        let Some(connection) = self.state.connections.get_mut(id) else { return };
+        if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+            return;
+        }
+        self.state.stats.bytes_received += bytes.len() as u64;
+        if connection.stalled {
+            connection.inbox.extend_from_slice(bytes);
+            return;
+        }
+        let inbox = core::mem::take(&mut connection.inbox);
+        self.digest(id, inbox, bytes);
+    }
+
+    /// Works off what was left of earlier input, then `bytes`; keeps what is incomplete or has to wait.
+    fn digest(&mut self, id: ConnectionId, mut inbox: Vec<u8>, mut bytes: &[u8]) {
+        while !inbox.is_empty() && !self.over(id) {
+            // Fill up just the first packet, so that all others can be read where they are.
+            let missing = match packet::frame(&inbox, self.state.config.packet_size_max) {
+                Ok(Framed::Partial { needed }) => needed.saturating_sub(inbox.len()),
+                Ok(Framed::Whole { .. }) | Err(_) => 0,
+            };
+            if missing > 0 {
+                if bytes.is_empty() {
+                    break;
+                }
+                let (fill, rest) = bytes.split_at(missing.min(bytes.len()));
+                // What the length claims is not allocated before it comes.
+                inbox.reserve_exact(missing.min(fill.len().max(GROW_BYTES)));
+                inbox.extend_from_slice(fill);
+                bytes = rest;
+                continue;
+            }
+            let (used, _) = self.packets(id, &inbox);
+            inbox.drain(..used);
+            if used == 0 {
+                inbox.extend_from_slice(bytes);
+                bytes = &[];
+                break;
+            }
+        }
+        if inbox.is_empty() && !bytes.is_empty() {
+            let (used, needed) = self.packets(id, bytes);
+            let rest = &bytes[used..];
+            if !rest.is_empty() {
+                inbox.reserve_exact(rest.len().max(needed.min(GROW_BYTES)));
+                inbox.extend_from_slice(rest);
+            }
+        }
+        if self.over(id) {
+            return;
+        }
+        let stalled = self.state.read_credit(id) == 0;
+        if let Some(connection) = self.state.connections.get_mut(id) {
+            connection.inbox = inbox;
+            if stalled && !connection.stalled {
+                connection.stalled = true;
+                self.state.stalled.push(id);
+            }
+        }
+    }
+
+    fn over(&self, id: ConnectionId) -> bool {
+        self.state
+            .connections
+            .get(id)
+            .is_none_or(|connection| matches!(connection.phase, Phase::Closing | Phase::Closed))
+    }
+
+    /// Processes whole packets at the start of `bytes`; returns how many bytes that were, and how many the packet
+    /// behind them has.
+    fn packets(&mut self, id: ConnectionId, bytes: &[u8]) -> (usize, usize) {
+        let mut used = 0;
+        while used < bytes.len() {
+            if self.state.read_credit(id) == 0 || self.over(id) {
+                return (used, 0);
+            }
+            match packet::frame(&bytes[used..], self.state.config.packet_size_max) {
+                Ok(Framed::Whole { frame, length }) => {
+                    self.packet(id, frame);
+                    used += length;
+                }
+                Ok(Framed::Partial { needed }) => return (used, needed),
+                Err(violation) => {
+                    self.violate(id, violation);
+                    return (bytes.len(), 0);
+                }
+            }
+        }
+        (used, 0)
+    }
+
+    /// Reads a connection again that was held up, if nothing holds it up any more.
+    pub(super) fn unstall(&mut self, id: ConnectionId) {
+        let credit = self.state.read_credit(id) > 0;
+        let Some(connection) = self.state.connections.get_mut(id) else { return };
+        if !connection.stalled {
+            return;
+        }
+        if !credit {
+            if !self.state.stalled.contains(&id) {
+                self.state.stalled.push(id);
+            }
+            return;
+        }
+        connection.stalled = false;
+        let inbox = core::mem::take(&mut connection.inbox);
+        self.state.from = Some(id);
+        self.digest(id, inbox, &[]);
+        if self.state.connections.get(id).is_some_and(|connection| !connection.stalled) {
+            self.state.out.push_back(Action::Credit { id });
+        }
+    }
+
+    fn packet(&mut self, id: ConnectionId, frame: Frame<'_>) {
+        self.state.stats.packets_received += 1;
+        self.state.kept = None;
+        let kind = match frame.packet_type() {
+            Ok(kind) => kind,
+            Err(violation) => return self.violate(id, violation),
+        };
+        let mut n = 0;
+        while let Some(part) = self.stack.listener(Hooks::PACKET_INDEX, n) {
+            n += 1;
+            let mut cx = Cx { state: &mut self.state, current: None, part };
+            match self.stack.part(part).packet(&mut cx, id, kind) {
+                Flow::Next => {}
+                Flow::Violation(violation) => return self.violate(id, violation),
+                Flow::Refuse(reason) => return self.close(id, Some(reason), false),
+                Flow::Done | Flow::Suspend => return,
+            }
+        }
+        let Some(connection) = self.state.connections.get(id) else { return };
+        let waits = connection.parked.as_ref().and_then(|parked| parked.back().map(Parked::resume));
+        let decoded = Packet::decode(&frame, connection.version);
+        match decoded {
+            Ok(mut packet) => {
+                self.state.verdicts.clear();
+                // Answers and signs of life are never held back.
+                let limit = waits.filter(|_| holdable(kind)).unwrap_or(u8::MAX);
+                match &mut packet {
+                    Packet::Publish(publish) if !publish.properties.is_empty() => {
+                        self.publish_with_properties(id, publish, limit);
+                    }
+                    _ => self.walk(id, &mut packet, 0, limit, false),
+                }
+            }
+            Err(violation) if kind == PacketType::Connect => self.malformed_connect(id, &frame, violation),
+            Err(violation) => self.violate(id, violation),
+        }
+    }
+
+    /// Resolves the Topic Alias of a PUBLISH: on arrival, for later packets may give the alias another meaning while
+    /// this one waits. The table is lent to the packet, so nothing is copied.
+    fn publish_with_properties(&mut self, id: ConnectionId, publish: &mut packet::Publish<'_>, limit: u8) {
+        let mut publish = publish.clone();
+        let Some(alias) = publish.properties.topic_alias() else {
+            return self.walk(id, &mut Packet::Publish(publish), 0, limit, false);
+        };
+        let most = self.state.config.topic_alias_maximum;
+        let Some(connection) = self.state.connections.get_mut(id) else { return };
+        let mut aliases = core::mem::take(&mut connection.aliases);
+        match aliases.resolve(alias, &publish.topic, most) {
+            Ok(topic) => {
+                publish.topic = Cow::Borrowed(topic);
+                self.walk(id, &mut Packet::Publish(publish), 0, limit, false);
+            }
+            Err(violation) => self.violate(id, violation),
+        }
+        if let Some(connection) = self.state.connections.get_mut(id) {
+            connection.aliases = aliases;
+        }
+    }
+
+    /// A CONNECT that cannot be read is answered if its version can.
+    fn malformed_connect(&mut self, id: ConnectionId, frame: &Frame<'_>, violation: Violation) {
+        let unsupported = violation.reason == ReasonCode::UnsupportedProtocolVersion;
+        let version = match version_of(frame) {
+            // A level we do not know: the answer every version knows [MQTT-3.1.2-2].
+            None if unsupported => Some(Version::V311),
+            version => version,
+        };
+        if let (Some(version), Some(connection)) = (version, self.state.connections.get_mut(id)) {
+            connection.version = version;
+            connection.phase = Phase::Connecting;
+        }
+        self.violate(id, violation);
+    }
+
+    /// Takes a packet down the chain, starting at part `start`. Parts from `limit` on have to wait for packets that
+    /// came earlier. `first`: it is the first of those that wait.
+    pub(super) fn walk(
+        &mut self,
+        id: ConnectionId,
+        packet: &mut Packet<'_>,
+        start: u8,
+        limit: u8,
+        first: bool,
+    ) {
+        let wall = self.state.now.wall;
+        let hook = Hooks::of_packet(packet.packet_type());
+        let mut n = 0;
+        while let Some(part) = self.stack.listener(hook, n) {
+            n += 1;
+            if part < start {
+                continue;
+            }
+            if part >= limit {
+                return self.park(id, packet, part, first);
+            }
+            let cx = &mut Cx { state: &mut self.state, current: None, part };
+            let flow = call(self.stack.part(part), cx, id, packet);
+            if !self.state.emitted.is_empty() || !self.state.deferred.is_empty() {
+                let current = match &*packet {
+                    Packet::Publish(publish) => Some(Publication::new(publish, wall)),
+                    _ => None,
+                };
+                self.run(current);
+            }
+            match flow {
+                Flow::Next => {}
+                // AUTH may have asked on behalf of its CONNECT.
+                Flow::Done => return self.adopt_question(id),
+                Flow::Suspend => return self.park(id, packet, part + 1, first),
+                Flow::Refuse(reason) => return self.refuse(id, packet, reason),
+                Flow::Violation(violation) => return self.violate(id, violation),
+            }
+        }
+        if limit != u8::MAX {
+            return self.park(id, packet, u8::MAX, first);
+        }
+        self.unhandled(id, packet);
+    }
+
+    /// A packet that no middleware handled.
+    fn unhandled(&mut self, id: ConnectionId, packet: &Packet<'_>) {
+        match packet {
+            Packet::Disconnect(disconnect) => {
+                if let Some(connection) = self.state.connections.get_mut(id) {
+                    connection.clean_reason = disconnect.reason;
+                }
+                self.close(id, None, true);
+                self.run(None);
+            }
+            Packet::Publish(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Connect(_) => {
+                self.refuse(id, packet, super::work::UNHANDLED.reason);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives the answer a packet has for being refused.
+    pub(super) fn refuse(&mut self, id: ConnectionId, packet: &Packet<'_>, reason: ReasonCode) {
+        self.state.stats.refused += 1;
+        let version = self.state.connections.get(id).map(|connection| connection.version);
+        let old = version != Some(Version::V5);
+        let mut reply = |packet: PacketType, packet_id: PacketId, reason: ReasonCode, codes: Box<[ReasonCode]>| {
+            self.state.emitted.push(Action::Reply(Reply { to: id, packet, packet_id, reason, codes }));
+        };
+        match packet {
+            Packet::Connect(_) => return self.refuse_connect(id, reason),
+            Packet::Publish(publish) => {
+                // 3.x has no negative acknowledgement: it is acknowledged and dropped [MQTT-3.3.5-2 of 3.1.1].
+                let reason = if old { ReasonCode::Success } else { reason };
+                match (publish.qos, publish.packet_id) {
+                    (QoS::AtLeastOnce, Some(packet_id)) => {
+                        reply(PacketType::Puback, packet_id, reason, Box::default());
+                    }
+                    (QoS::ExactlyOnce, Some(packet_id)) => {
+                        reply(PacketType::Pubrec, packet_id, reason, Box::default());
+                    }
+                    _ => {}
+                }
+            }
+            Packet::Subscribe(subscribe) => {
+                let codes = subscribe.filters.iter().map(|_| reason).collect();
+                reply(PacketType::Suback, subscribe.packet_id, reason, codes);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let codes = unsubscribe.filters.iter().map(|_| reason).collect();
+                reply(PacketType::Unsuback, unsubscribe.packet_id, reason, codes);
+            }
+            _ => self.close(id, Some(reason), false),
+        }
+        self.run(None);
+    }
+
+    /// Answers CONNECT with an error and closes [MQTT-3.2.2-7].
+    pub(super) fn refuse_connect(&mut self, id: ConnectionId, reason: ReasonCode) {
+        let Some(connection) = self.state.connections.get(id) else { return };
+        if connection.phase != Phase::Connecting {
+            return self.close(id, Some(reason), false);
+        }
+        self.state.stats.connects_refused += 1;
+        // [MQTT-3.2.2-6]: no Session Present with an error.
+        let connack = Connack { session_present: false, reason, properties: Properties::EMPTY };
+        self.state.send(id, &Packet::Connack(connack));
+        self.close(id, None, false);
+        self.run(None);
+    }
+}
+
+/// The version a CONNECT names, whatever is wrong with the rest of it.
+fn version_of(frame: &Frame<'_>) -> Option<Version> {
+    let (&length, rest) = frame.body.split_first_chunk::<2>()?;
+    let (name, rest) = rest.split_at_checked(u16::from_be_bytes(length).into())?;
+    match (name, rest.first()? & 0x7F) {
+        (b"MQIsdp", 3) => Some(Version::V31),
+        (b"MQTT", 4) => Some(Version::V311),
+        (b"MQTT", 5) => Some(Version::V5),
+        _ => None,
+    }
+}
+
+/// Whether a packet waits behind others that wait for an answer.
+fn holdable(kind: PacketType) -> bool {
+    use PacketType as P;
+    matches!(kind, P::Publish | P::Subscribe | P::Unsubscribe | P::Disconnect | P::Pubrel)
+}
+
+fn call(
+    part: &mut dyn crate::middleware::Middleware,
+    cx: &mut Cx<'_>,
+    id: ConnectionId,
+    packet: &mut Packet<'_>,
+) -> Flow {
+    match packet {
+        Packet::Publish(packet) => part.publish(cx, id, packet),
+        Packet::Puback(packet) => part.puback(cx, id, packet),
+        Packet::Pubrec(packet) => part.pubrec(cx, id, packet),
+        Packet::Pubrel(packet) => part.pubrel(cx, id, packet),
+        Packet::Pubcomp(packet) => part.pubcomp(cx, id, packet),
+        Packet::Connect(packet) => part.connect(cx, id, packet),
+        Packet::Subscribe(packet) => part.subscribe(cx, id, packet),
+        Packet::Unsubscribe(packet) => part.unsubscribe(cx, id, packet),
+        Packet::Pingreq => part.pingreq(cx, id),
+        Packet::Disconnect(packet) => part.disconnect(cx, id, packet),
+        Packet::Auth(packet) => part.auth(cx, id, packet),
+        Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+            Flow::Violation(Violation::protocol("MQTT-4.13.1-1"))
+        }
+    }
+}
+
+/// A partial packet's buffer grows by at least so much.
+const GROW_BYTES: usize = 4 * 1024;

@@ -1,0 +1,193 @@
+//! All state of a machine that does not belong to one middleware.
+
+use crate::broker::timers::{Owner, TimerId, Timers};
+use crate::broker::{Action, Notice, Parked, Receiver, Stats};
+use crate::config::Config;
+use crate::connection::{Connection, Phase};
+use crate::hash::{Random, Seed};
+use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
+use crate::message::Message;
+use crate::packet::{Packet, ReasonCode};
+use crate::session::Session;
+use crate::time::Now;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// A question that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) connection: ConnectionId,
+    pub(crate) part: u8,
+    pub(crate) timer: TimerId,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) config: Arc<Config>,
+    pub(crate) seed: Seed,
+    pub(crate) now: Now,
+    pub(crate) connections: Slots<ConnectionId, Connection>,
+    pub(crate) sessions: Slots<SessionId, Session>,
+    pub(crate) stats: Stats,
+    pub(crate) random: Random,
+    pub(crate) timers: Timers,
+    /// Lingering closes: the machine's own timers.
+    pub(crate) linger: crate::id::Table<ConnectionId, TimerId>,
+
+    // The work queue.
+    pub(crate) emitted: Vec<Action>,
+    pub(crate) deferred: VecDeque<Action>,
+
+    // The event that is being processed.
+    pub(crate) from: Option<ConnectionId>,
+    pub(crate) kept: Option<Message>,
+    pub(crate) asked: Option<Ticket>,
+    pub(crate) verdicts: Vec<(u16, ReasonCode)>,
+    pub(crate) matched: bool,
+
+    // Questions, gates.
+    pub(crate) tickets: Slots<Ticket, Question>,
+    pub(crate) assigned: LogSeq,
+    pub(crate) committed: LogSeq,
+    pub(crate) store_failed: bool,
+    pub(crate) gates: BTreeMap<(LogSeq, u64), (Option<ConnectionId>, Action)>,
+    pub(crate) gate_order: u64,
+    /// A relay whose gate opened is being performed.
+    pub(crate) opening: bool,
+
+    // Outputs.
+    pub(crate) out: VecDeque<Action>,
+    pub(crate) notices: VecDeque<Notice>,
+    pub(crate) notices_dropped: u64,
+    pub(crate) dirty: VecDeque<ConnectionId>,
+    pub(crate) stalled: Vec<ConnectionId>,
+    pub(crate) pool: crate::connection::Pool,
+    pub(crate) receivers: Vec<Vec<Receiver>>,
+    pub(crate) shutting_down: bool,
+    /// Connections the adapter reported as gone whose last packets still wait for an answer.
+    pub(crate) departed: usize,
+}
+
+/// The part number of the machine itself among the timers.
+pub(crate) const MACHINE: u8 = u8::MAX;
+/// Acknowledgements may go this far beyond `outbox_bytes_max` before the connection is no longer read.
+const REPLIES_BYTES: usize = 256 * 1024;
+/// The most bytes an adapter may give at once.
+const READ_BYTES: usize = 256 * 1024;
+
+impl State {
+    pub(crate) fn new(config: Arc<Config>, seed: Seed, now: Now) -> Self {
+        Self {
+            config,
+            seed,
+            now,
+            connections: Slots::default(),
+            sessions: Slots::default(),
+            stats: Stats::default(),
+            random: Random::new(seed),
+            timers: Timers::default(),
+            linger: crate::id::Table::default(),
+            emitted: Vec::new(),
+            deferred: VecDeque::new(),
+            from: None,
+            kept: None,
+            asked: None,
+            verdicts: Vec::new(),
+            matched: false,
+            tickets: Slots::default(),
+            assigned: LogSeq(0),
+            committed: LogSeq(0),
+            store_failed: false,
+            gates: BTreeMap::new(),
+            gate_order: 0,
+            opening: false,
+            out: VecDeque::new(),
+            notices: VecDeque::new(),
+            notices_dropped: 0,
+            dirty: VecDeque::new(),
+            stalled: Vec::new(),
+            pool: crate::connection::Pool::default(),
+            receivers: Vec::new(),
+            shutting_down: false,
+            departed: 0,
+        }
+    }
+
+    /// Appends to the outbox of a connection that is not over, and remembers to offer it.
+    #[inline]
+    pub(crate) fn write(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+            return;
+        }
+        connection.outbox.append(&mut self.pool, write);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Appends the payload of a message behind its header, without copying it.
+    pub(crate) fn share(&mut self, id: ConnectionId, message: Message) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !matches!(connection.phase, Phase::Closing | Phase::Closed)
+        {
+            connection.outbox.share(message);
+        }
+    }
+
+    /// Sends a packet.
+    pub(crate) fn send(&mut self, id: ConnectionId, packet: &Packet<'_>) {
+        let Some(version) = self.connections.get(id).map(|connection| connection.version) else { return };
+        self.write(id, |out| {
+            // The machine makes no packet that does not fit; if it did, nothing was appended.
+            let encoded = packet.encode(version, out);
+            debug_assert!(encoded.is_ok(), "{:?} does not fit", packet.packet_type());
+        });
+    }
+
+    /// How many bytes may be read now.
+    pub(crate) fn read_credit(&self, id: ConnectionId) -> usize {
+        let Some(connection) = self.connections.get(id) else { return READ_BYTES };
+        let waits = match (connection.phase, &connection.parked) {
+            (Phase::Connecting, Some(parked)) => parked.front().is_none_or(|front| !front.waits_for_client()),
+            (Phase::Connecting, None) => true,
+            (Phase::Connected, Some(parked)) => parked.len() >= self.config.parked_max as usize,
+            _ => false,
+        };
+        let full = connection.outbox.len() > self.config.outbox_bytes_max as usize + REPLIES_BYTES;
+        let backlog = self.config.actions_max as usize;
+        if waits || full || self.out.len() > backlog || self.gates.len() > backlog {
+            return 0;
+        }
+        READ_BYTES
+    }
+
+    /// Withdraws a question: nobody waits for its answer any more.
+    pub(crate) fn withdraw(&mut self, ticket: Ticket) {
+        if let Some(question) = self.tickets.remove(ticket) {
+            self.timers.cancel(question.timer);
+            self.out.push_back(Action::Forget { ticket });
+        }
+    }
+
+    /// Withdraws the questions of all events that wait on a connection.
+    pub(crate) fn drop_parked(&mut self, id: ConnectionId) {
+        let parked = self.connections.get_mut(id).and_then(|connection| connection.parked.take());
+        for Parked { ticket, .. } in parked.into_iter().flat_map(|parked| *parked) {
+            if let Some(ticket) = ticket {
+                self.withdraw(ticket);
+            }
+        }
+    }
+
+    pub(crate) fn arm_ms(&mut self, ms: u32, part: u8, owner: Owner) -> TimerId {
+        self.timers.arm(self.now.mono.plus_ms(u64::from(ms)), part, owner)
+    }
+
+    pub(crate) fn gate(&mut self, through: LogSeq, action: Action) {
+        self.gate_order += 1;
+        self.gates.insert((through, self.gate_order), (self.from, action));
+    }
+}

@@ -1,0 +1,172 @@
+//! Timers: an indexed binary heap, so that every armed timer has exactly one entry and can be cancelled or moved.
+//!
+//! A heap, not a wheel: keep alives are re-armed lazily, so at a million connections with a keep alive of 60 s it sees
+//! about 11,000 operations a second, and the exact next deadline costs nothing.
+
+use crate::id::{ConnectionId, SessionId, Ticket};
+use crate::time::Mono;
+use alloc::vec::Vec;
+
+/// What a timer belongs to, and what its middleware is called with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A connection.
+    Connection(ConnectionId),
+    /// A session.
+    Session(SessionId),
+    /// A question.
+    Ticket(Ticket),
+}
+
+/// An armed timer, to cancel or move it. The holder forgets it when it fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerId(u32);
+
+#[derive(Debug)]
+struct Slot {
+    at: Mono,
+    /// Breaks ties in arming order, so that equal seeds give equal outputs.
+    order: u64,
+    position: u32,
+    part: u8,
+    owner: Owner,
+}
+
+/// All armed timers of a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    heap: Vec<u32>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    armed: u64,
+}
+
+impl Timers {
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<Mono> {
+        self.heap.first().map(|&slot| self.slots[slot as usize].at)
+    }
+
+    /// Arms a timer for a part of the chain.
+    pub(crate) fn arm(&mut self, at: Mono, part: u8, owner: Owner) -> TimerId {
+        self.armed += 1;
+        let position = self.heap.len() as u32;
+        let slot = Slot { at, order: self.armed, position, part, owner };
+        let index = if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = slot;
+            index
+        } else {
+            self.slots.push(slot);
+            self.slots.len() as u32 - 1
+        };
+        self.heap.push(index);
+        self.up(position as usize);
+        TimerId(index)
+    }
+
+    /// Takes out the earliest timer that is due.
+    pub(crate) fn pop(&mut self, now: Mono) -> Option<(u8, Owner)> {
+        let index = *self.heap.first()?;
+        let slot = &self.slots[index as usize];
+        if slot.at > now {
+            return None;
+        }
+        let due = (slot.part, slot.owner);
+        self.cancel(TimerId(index));
+        Some(due)
+    }
+
+    /// Disarms a timer.
+    pub(crate) fn cancel(&mut self, timer: TimerId) {
+        let position = self.slots[timer.0 as usize].position as usize;
+        debug_assert_eq!(self.heap.get(position), Some(&timer.0), "a timer is cancelled once");
+        if self.heap.get(position) != Some(&timer.0) {
+            return;
+        }
+        self.heap.swap_remove(position);
+        self.free.push(timer.0);
+        if let Some(&moved) = self.heap.get(position) {
+            self.slots[moved as usize].position = position as u32;
+            self.up(position);
+            self.down(position);
+        }
+    }
+
+    fn key(&self, position: usize) -> (Mono, u64) {
+        let slot = &self.slots[self.heap[position] as usize];
+        (slot.at, slot.order)
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        self.slots[self.heap[a] as usize].position = a as u32;
+        self.slots[self.heap[b] as usize].position = b as u32;
+    }
+
+    fn up(&mut self, mut position: usize) {
+        while position > 0 {
+            let parent = (position - 1) / 2;
+            if self.key(parent) <= self.key(position) {
+                return;
+            }
+            self.swap(parent, position);
+            position = parent;
+        }
+    }
+
+    fn down(&mut self, mut position: usize) {
+        loop {
+            let (left, right) = (2 * position + 1, 2 * position + 2);
+            let mut least = position;
+            for child in [left, right] {
+                if child < self.heap.len() && self.key(child) < self.key(least) {
+                    least = child;
+                }
+            }
+            if least == position {
+                return;
+            }
+            self.swap(least, position);
+            position = least;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::{Random, Seed};
+    use crate::id::Id;
+
+    #[test]
+    fn timers_fire_in_order_of_time_and_arming_whatever_is_cancelled() {
+        let mut random = Random::new(Seed(7));
+        let mut timers = Timers::default();
+        let mut expected = Vec::new();
+        let mut live = Vec::new();
+        for n in 0..2_000u32 {
+            let at = Mono(random.next() % 500);
+            let owner = Owner::Session(SessionId::new(n, 0));
+            live.push((timers.arm(at, 3, owner), at, n));
+            if random.next() % 3 == 0 {
+                let index = random.next() as usize % live.len();
+                let (timer, ..) = live.remove(index);
+                timers.cancel(timer);
+            }
+        }
+        for &(_, at, n) in &live {
+            expected.push((at, n));
+        }
+        expected.sort();
+        let mut fired = Vec::new();
+        while let Some(at) = timers.next() {
+            if at.0 > 0 {
+                assert_eq!(timers.pop(Mono(at.0 - 1)), None, "not before its time");
+            }
+            if let Some((3, Owner::Session(id))) = timers.pop(at) {
+                fired.push((at, id.index()));
+            }
+        }
+        assert_eq!(fired, expected);
+    }
+}

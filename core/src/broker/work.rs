@@ -1,0 +1,242 @@
+//! The work queue: an action walks the chain, with all that follows from it, before the next one.
+
+use super::{Action, Broker, Cx, Forward, Relay, RelayAck, Reply, What};
+use crate::connection::Phase;
+use crate::error::{Clause, Violation};
+use crate::id::{ConnectionId, SessionId};
+use crate::message::Publication;
+use crate::middleware::{Flow, Hooks};
+use crate::packet::{Ack, Packet, PacketType, Properties, ReasonCode, Suback, Unsuback, Version};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+impl Broker {
+    /// Works off what was emitted. `current` is the publication of the packet that is being processed.
+    pub(super) fn run(&mut self, current: Option<Publication<'_>>) {
+        loop {
+            // Last emitted, last performed: the stack is filled from behind.
+            self.work.extend(self.state.emitted.drain(..).rev());
+            let Some(action) = self.work.pop().or_else(|| self.state.deferred.pop_front()) else { return };
+            let Some(mut action) = self.hold(action, current) else { continue };
+            let ack = match &action {
+                Action::Relay(relay) => relay.ack,
+                _ => None,
+            };
+            self.state.matched = false;
+            let flow = self.walk_action(&mut action, current);
+            if let Some(ack) = ack {
+                // Below what the relay emitted: performed when all of it is done.
+                self.work.push(Action::Reply(self.acknowledge(ack)));
+            }
+            if flow == Flow::Next {
+                self.bottom(action, current);
+            }
+        }
+    }
+
+    /// Keeps an action that must not happen before what was stored is durable.
+    fn hold(&mut self, mut action: Action, current: Option<Publication<'_>>) -> Option<Action> {
+        let gated = match &action {
+            Action::Relay(relay) => relay.gated,
+            Action::SessionOpened { .. } => true,
+            _ => false,
+        };
+        if !gated {
+            return Some(action);
+        }
+        let connection = self.state.from.and_then(|from| self.state.connections.get(from));
+        let through = connection.map_or(self.state.committed, |connection| connection.stored);
+        if through <= self.state.committed {
+            return Some(action);
+        }
+        if let Action::Relay(relay) = &mut action {
+            relay.gated = false;
+            if matches!(relay.what, What::Current) {
+                relay.what = self.keep(current)?;
+            }
+        }
+        self.state.gate(through, action);
+        None
+    }
+
+    fn acknowledge(&self, ack: RelayAck) -> Reply {
+        let version = self.state.connections.get(ack.to).map(|connection| connection.version);
+        // Known at once while there is one shard.
+        let unmatched = version == Some(Version::V5) && !self.state.matched;
+        let reason = if unmatched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        Reply { to: ack.to, packet: ack.packet, packet_id: ack.packet_id, reason, codes: Box::default() }
+    }
+
+    fn walk_action(&mut self, action: &mut Action, current: Option<Publication<'_>>) -> Flow {
+        let hook = Hooks::of_action(action);
+        let mut n = 0;
+        while let Some(part) = self.stack.listener(hook, n) {
+            n += 1;
+            let mut cx = Cx { state: &mut self.state, current, part };
+            match self.stack.part(part).action(&mut cx, action) {
+                Flow::Next => {}
+                Flow::Done | Flow::Suspend => return Flow::Done,
+                Flow::Refuse(reason) => {
+                    self.refuse_action(action, reason);
+                    return Flow::Done;
+                }
+                Flow::Violation(violation) => {
+                    if let Some(id) = self.state.from {
+                        self.violate(id, violation);
+                    }
+                    return Flow::Done;
+                }
+            }
+        }
+        Flow::Next
+    }
+
+    /// A refused action is answered only where somebody waits: the session a CONNECT asked for.
+    fn refuse_action(&mut self, action: &Action, reason: ReasonCode) {
+        self.state.stats.refused += 1;
+        if let Action::OpenSession(open) = action {
+            self.refuse_connect(open.connection, reason);
+        }
+    }
+
+    /// What no middleware handled: the machine performs it, or it leaves.
+    fn bottom(&mut self, action: Action, current: Option<Publication<'_>>) {
+        match action {
+            Action::Reply(reply) => self.reply(reply),
+            Action::CloseClient { id, reason } => self.close(id, Some(reason), false),
+            Action::SessionEnded { session } => {
+                if let Some(ended) = self.state.sessions.remove(session) {
+                    self.state.stats.sessions_ended += 1;
+                    if let Some(connection) = ended.connection.and_then(|id| self.state.connections.get_mut(id)) {
+                        connection.session = None;
+                    }
+                }
+            }
+            Action::WantRoom { session } => self.want_room(session),
+            // Announcements: everybody has heard them.
+            Action::SessionOpened { .. }
+            | Action::CleanDisconnect { .. }
+            | Action::UncleanDisconnect { .. }
+            | Action::TopicSubscribed(_)
+            | Action::TopicUnsubscribed(_)
+            | Action::Room { .. } => {}
+            Action::Relay(relay @ Relay { what: What::Current, .. }) => {
+                if let Some(what) = self.keep(current) {
+                    self.state.out.push_back(Action::Relay(Relay { what, ..relay }));
+                }
+            }
+            Action::Forward(Forward { what: What::Current, receivers }) => {
+                if let Some(what) = self.keep(current) {
+                    self.state.out.push_back(Action::Forward(Forward { what, receivers }));
+                }
+            }
+            other => self.state.out.push_back(other),
+        }
+    }
+
+    fn want_room(&mut self, session: SessionId) {
+        let id = self.state.sessions.get(session).and_then(|session| session.connection);
+        let Some(connection) = id.and_then(|id| self.state.connections.get_mut(id)) else { return };
+        if connection.outbox.is_empty() {
+            self.state.deferred.push_back(Action::Room { session });
+        } else {
+            connection.wants_room = true;
+        }
+    }
+
+    fn keep(&mut self, current: Option<Publication<'_>>) -> Option<What> {
+        Cx { state: &mut self.state, current, part: 0 }.keep(&What::Current).map(What::Kept)
+    }
+
+    /// Writes an acknowledgement, or holds it until everything stored for its connection is durable: they leave in
+    /// the order they were made.
+    fn reply(&mut self, reply: Reply) {
+        let Some(connection) = self.state.connections.get_mut(reply.to) else { return };
+        if connection.stored > self.state.committed {
+            connection.gated = connection.gated.saturating_add(1);
+            let through = connection.stored;
+            if self.state.opening {
+                connection.regated = through;
+            }
+            self.state.from = Some(reply.to);
+            self.state.gate(through, Action::Reply(reply));
+            return;
+        }
+        self.write_reply(&reply);
+    }
+
+    fn write_reply(&mut self, reply: &Reply) {
+        let Some(connection) = self.state.connections.get(reply.to) else { return };
+        let packet_id = reply.packet_id;
+        let ack = Ack { packet_id, reason: reply.reason, properties: Properties::EMPTY };
+        match reply.packet {
+            PacketType::Puback => self.state.send(reply.to, &Packet::Puback(ack)),
+            PacketType::Pubrec => self.state.send(reply.to, &Packet::Pubrec(ack)),
+            PacketType::Pubrel => self.state.send(reply.to, &Packet::Pubrel(ack)),
+            PacketType::Pubcomp => self.state.send(reply.to, &Packet::Pubcomp(ack)),
+            kind => {
+                // 3.x knows one failure code [MQTT-3.9.3-2 of 3.1.1].
+                let old = connection.version != Version::V5;
+                let code = |code: &ReasonCode| if old && code.is_error() { 0x80 } else { *code as u8 };
+                let reasons: Vec<u8> = reply.codes.iter().map(code).collect();
+                let (reasons, properties) = (&reasons[..], Properties::EMPTY);
+                if kind == PacketType::Suback {
+                    self.state.send(reply.to, &Packet::Suback(Suback { packet_id, properties, reasons }));
+                } else {
+                    self.state.send(reply.to, &Packet::Unsuback(Unsuback { packet_id, properties, reasons }));
+                }
+            }
+        }
+    }
+
+    /// A gate opened: performs what waited behind it.
+    pub(super) fn opened(&mut self, from: Option<ConnectionId>, action: Action) {
+        self.state.from = from;
+        let Action::Reply(reply) = action else {
+            self.state.opening = true;
+            self.state.emitted.push(action);
+            self.run(None);
+            self.state.opening = false;
+            return;
+        };
+        let Some(connection) = self.state.connections.get_mut(reply.to) else { return };
+        // What a relay behind an earlier gate stored holds back its acknowledgement, and so all that come after it.
+        let through = connection.regated;
+        if through > self.state.committed {
+            return self.state.gate(through, Action::Reply(reply));
+        }
+        connection.gated = connection.gated.saturating_sub(1);
+        self.write_reply(&reply);
+    }
+
+    /// A peer broke a rule: it is told, counted and disconnected [MQTT-4.13.1-1].
+    pub(super) fn violate(&mut self, id: ConnectionId, violation: Violation) {
+        let Some(connection) = self.state.connections.get(id) else { return };
+        let (phase, peer) = (connection.phase, connection.peer.clone());
+        if matches!(phase, Phase::Closing | Phase::Closed) {
+            return;
+        }
+        self.state.stats.violations += 1;
+        let notice = super::Notice::Violated { connection: id, peer, violation };
+        self.state.emitted.push(Action::Notice(Box::new(notice)));
+        match phase {
+            Phase::Connecting => self.refuse_connect(id, violation.reason),
+            Phase::Connected => self.close(id, Some(violation.reason), false),
+            // Who has not sent a CONNECT yet is told nothing.
+            _ => self.close(id, None, false),
+        }
+        self.run(None);
+    }
+
+    /// Stops everything that waits for a position that will never come.
+    pub(super) fn unstall_all(&mut self) {
+        for id in core::mem::take(&mut self.state.stalled) {
+            self.unstall(id);
+        }
+    }
+}
+
+/// The clause of a packet that came where no middleware handles its kind.
+pub(super) const UNHANDLED: Violation =
+    Violation { clause: Clause("MQTT-4.13.1-1"), reason: ReasonCode::ImplementationSpecificError };
+

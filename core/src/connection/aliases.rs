@@ -1,0 +1,53 @@
+//! The Topic Aliases a client has set. They live as long as the connection [MQTT-3.3.2-7].
+
+use crate::error::Violation;
+use crate::packet::ReasonCode;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// Topic by alias; alias 1 stands first. Connections that use none own nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Aliases(Vec<Box<str>>);
+
+impl Aliases {
+    /// The topic of a PUBLISH with a Topic Alias: sets the alias if the packet has a topic, else looks it up.
+    pub(crate) fn resolve<'a>(&'a mut self, alias: u16, topic: &str, most: u16) -> Result<&'a str, Violation> {
+        // [MQTT-3.3.2-9]
+        if alias == 0 || alias > most {
+            return Err(Violation::with("MQTT-3.3.2-9", ReasonCode::TopicAliasInvalid));
+        }
+        let index = alias as usize - 1;
+        if !topic.is_empty() {
+            if index >= self.0.len() {
+                self.0.resize_with(index + 1, Box::default);
+            }
+            if *self.0[index] != *topic {
+                self.0[index] = topic.into();
+            }
+        }
+        match self.0.get(index) {
+            Some(topic) if !topic.is_empty() => Ok(topic),
+            // An alias that was never set.
+            _ => Err(Violation::protocol("MQTT-3.3.2.3.4")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_means_the_topic_it_was_last_sent_with() {
+        let mut aliases = Aliases::default();
+        assert_eq!(aliases.resolve(2, "a", 3), Ok("a"));
+        assert_eq!(aliases.resolve(2, "", 3), Ok("a"));
+        assert_eq!(aliases.resolve(2, "b", 3), Ok("b"));
+        assert_eq!(aliases.resolve(2, "", 3), Ok("b"));
+        assert_eq!(aliases.resolve(1, "", 3).unwrap_err().reason, ReasonCode::ProtocolError);
+        for alias in [0, 4, 65_535] {
+            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            assert_eq!(aliases.resolve(alias, "a", 3).unwrap_err().reason, ReasonCode::TopicAliasInvalid);
+        }
+    }
+}

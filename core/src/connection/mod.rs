@@ -1,0 +1,110 @@
+//! One network connection: facts that several middlewares share, its buffers, its phase.
+
+mod aliases;
+mod outbox;
+mod phase;
+
+pub(crate) use aliases::Aliases;
+pub use outbox::Outbox;
+pub(crate) use outbox::Pool;
+pub use phase::{Phase, Verdict, verdict};
+
+use crate::broker::{Disconnect, Parked, Peer};
+use crate::id::{LogSeq, SessionId};
+use crate::packet::{ReasonCode, Version};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// What is known of one network connection.
+///
+/// Each fact names the middleware that sets it; everybody may read.
+#[derive(Debug)]
+pub struct Connection {
+    /// Where it comes from. Set by `accept`.
+    pub peer: Peer,
+    /// Its place in the life of a connection. Moved by Connection, SessionManager and the machine.
+    pub phase: Phase,
+    /// The protocol version of its CONNECT; 3.1.1 before.
+    pub version: Version,
+    /// Its session, once CONNECT was accepted. Set by SessionManager.
+    pub session: Option<SessionId>,
+    /// The User Name it is known by. Set by Authentication.
+    pub user_name: Option<Box<str>>,
+    /// The largest packet the client accepts. Set by Connection.
+    pub packet_size_max: u32,
+    /// Incoming QoS 1 and 2 messages the client may have in flight to us; its own limit. Set by Connection.
+    pub receive_maximum: u16,
+    /// Topic Aliases the client accepts. Set by Connection.
+    pub topic_alias_maximum: u16,
+    /// The Keep Alive that counts, in seconds. Set by KeepAlive.
+    pub keep_alive_s: u16,
+    /// Whether the client was told a Keep Alive other than its own. Set by KeepAlive.
+    pub keep_alive_lowered: bool,
+    /// Whether Reason Strings and User Properties may be sent with any packet (Request Problem Information).
+    pub problem_information: bool,
+    /// The session's queue or a retained page waits for room in this outbox: announce it.
+    pub wants_room: bool,
+    /// The reason code of the client's DISCONNECT.
+    pub(crate) clean_reason: ReasonCode,
+    /// The adapter reported it gone.
+    pub(crate) departed: Option<Disconnect>,
+    pub(crate) dirty: bool,
+    pub(crate) blocked: bool,
+    pub(crate) stalled: bool,
+    /// Acknowledgements that wait for their gate.
+    pub(crate) gated: u16,
+    /// The last record stored on behalf of this connection: its acknowledgements wait for it.
+    pub(crate) stored: LogSeq,
+    /// The last record stored by a relay that had waited behind a gate itself.
+    pub(crate) regated: LogSeq,
+    pub(crate) inbox: Vec<u8>,
+    pub(crate) aliases: Aliases,
+    pub(crate) outbox: Outbox,
+    // Most connections never have one, and an idle connection should cost a pointer.
+    #[allow(clippy::box_collection)]
+    pub(crate) parked: Option<Box<VecDeque<Parked>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self {
+            peer,
+            phase: Phase::Opened,
+            version: Version::V311,
+            session: None,
+            user_name: None,
+            packet_size_max: u32::MAX,
+            receive_maximum: u16::MAX,
+            topic_alias_maximum: 0,
+            keep_alive_s: 0,
+            keep_alive_lowered: false,
+            problem_information: true,
+            wants_room: false,
+            clean_reason: ReasonCode::Success,
+            departed: None,
+            dirty: false,
+            blocked: false,
+            stalled: false,
+            gated: 0,
+            stored: LogSeq(0),
+            regated: LogSeq(0),
+            inbox: Vec::new(),
+            aliases: Aliases::default(),
+            outbox: Outbox::default(),
+            parked: None,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    #[must_use]
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether we, not the client, hold up its packets.
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.stalled
+    }
+}

@@ -1,0 +1,169 @@
+//! What waits to be written to one connection. Small packets are copied into one buffer; large payloads are shared.
+
+use crate::message::Message;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// Output of one connection, in order.
+///
+/// An empty outbox owns no buffer: buffers are taken from and given back to a pool of the machine.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Sealed segments before `tail`; only connections that get large payloads have any.
+    #[allow(clippy::box_collection)]
+    sealed: Option<Box<VecDeque<Segment>>>,
+    tail: Vec<u8>,
+    /// Bytes of the first segment (or of `tail`) that were written already.
+    head: usize,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Segment {
+    Copied(Vec<u8>),
+    /// The payload of a message.
+    Shared(Message),
+}
+
+impl Segment {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes) => bytes,
+            Self::Shared(message) => message.payload(),
+        }
+    }
+}
+
+/// Buffers to take from and give back to.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Vec<Vec<u8>>);
+
+impl Pool {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < POOLED_BUFFERS && (1..=POOLED_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Lets `write` append packets.
+    #[inline]
+    pub(crate) fn append<R>(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        if self.tail.capacity() == 0 {
+            self.tail = pool.take();
+        }
+        let before = self.tail.len();
+        let result = write(&mut self.tail);
+        self.len += self.tail.len() - before;
+        result
+    }
+
+    /// Appends the payload of a message without copying it.
+    pub(crate) fn share(&mut self, message: Message) {
+        self.len += message.payload().len();
+        let sealed = self.sealed.get_or_insert_default();
+        if !self.tail.is_empty() {
+            sealed.push_back(Segment::Copied(core::mem::take(&mut self.tail)));
+        }
+        sealed.push_back(Segment::Shared(message));
+    }
+
+    /// What waits, as slices in order.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let sealed = self.sealed.iter().flat_map(|segments| segments.iter().map(Segment::bytes));
+        sealed
+            .chain(core::iter::once(&self.tail[..]))
+            .enumerate()
+            .map(|(i, bytes)| if i == 0 { &bytes[self.head..] } else { bytes })
+            .filter(|bytes| !bytes.is_empty())
+    }
+
+    /// `count` bytes were written.
+    pub(crate) fn written(&mut self, pool: &mut Pool, count: usize) {
+        debug_assert!(count <= self.len, "more was written than there was");
+        self.len = self.len.saturating_sub(count);
+        self.head += count;
+        if let Some(segments) = &mut self.sealed {
+            while let Some(first) = segments.front() {
+                let length = first.bytes().len();
+                if self.head < length {
+                    return;
+                }
+                self.head -= length;
+                if let Some(Segment::Copied(buffer)) = segments.pop_front() {
+                    pool.give(buffer);
+                }
+            }
+            self.sealed = None;
+        }
+        if self.len == 0 {
+            self.head = 0;
+            pool.give(core::mem::take(&mut self.tail));
+        } else if self.head >= COMPACT_BYTES && self.head >= self.tail.len() / 2 {
+            self.tail.drain(..self.head);
+            self.head = 0;
+        }
+    }
+
+    /// Drops everything that waits.
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        let len = self.len;
+        self.written(pool, len);
+    }
+}
+
+const POOLED_BUFFERS: usize = 256;
+const POOLED_BYTES: usize = 64 * 1024;
+/// Written bytes are cut off a half-written buffer only when there are many: the rest has to move.
+const COMPACT_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::QoS;
+
+    #[test]
+    fn bytes_leave_in_order_whatever_is_written_at_a_time() {
+        for step in [1, 2, 3, 7, 1_000] {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let mut expected = Vec::new();
+            let mut got = Vec::new();
+            for round in 0..50u8 {
+                outbox.append(&mut pool, |out| out.extend_from_slice(&[round; 5]));
+                expected.extend_from_slice(&[round; 5]);
+                if round % 7 == 3 {
+                    let payload = [round, 1, 2, 3];
+                    outbox.share(Message::new("t", &payload, QoS::AtMostOnce, false).unwrap());
+                    expected.extend_from_slice(&payload);
+                }
+                let chunk: Vec<u8> = outbox.chunks().flatten().copied().take(step).collect();
+                outbox.written(&mut pool, chunk.len());
+                got.extend(chunk);
+            }
+            got.extend(outbox.chunks().flatten());
+            assert_eq!(outbox.len(), expected.len() - got.len() + outbox.chunks().map(<[u8]>::len).sum::<usize>());
+            outbox.clear(&mut pool);
+            assert!(outbox.is_empty() && outbox.chunks().next().is_none());
+            assert_eq!(got, expected, "{step} bytes at a time");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Messages going out: who gets them now, who later; QoS 1 and 2 from the sender's side.
+//!
+//! * **listens**: forward, PUBACK, PUBREC, PUBCOMP, room, session opened, session ended, closed
+//! * **emits**: PUBLISH, PUBREL, store offline, look up offline
+//! * **owns**: in-flight window and Packet Identifiers of each session, Topic Aliases towards each client
+//!
+//! A slow client costs its own bounded outbox and queue, and nothing else: beyond the outbox's limit QoS 0 is dropped
+//! and counted, QoS 1 and 2 wait in the session's queue.
+
+mod window;
+
+use super::{Flow, Hooks, Middleware};
+use crate::broker::{
+    Action, Cx, Delivery, Forward, Identifiers, Queued, Receiver, Reply, What, encode_publish, publish_len,
+};
+use crate::connection::{Connection, Phase};
+use crate::hash::HashMap;
+use crate::id::{ConnectionId, SessionId, Table};
+use crate::message::Publication;
+use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use window::{InFlight, Progress, Window};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct OutboundManager {
+    windows: Table<SessionId, Box<Window>>,
+    aliases: Table<ConnectionId, HashMap<Box<str>, u16>>,
+    image: Image,
+}
+
+/// The wire image of the message in hand for one class of receivers: encoded once, copied to many.
+#[derive(Debug, Default)]
+struct Image {
+    class: Option<(Version, QoS, bool, Identifiers)>,
+    bytes: Vec<u8>,
+    /// Where the Packet Identifier stands.
+    id_at: usize,
+}
+
+impl Middleware for OutboundManager {
+    fn name(&self) -> &'static str {
+        "OutboundManager"
+    }
+
+    fn wants(&self) -> Hooks {
+        Hooks::FORWARD
+            | Hooks::PUBACK
+            | Hooks::PUBREC
+            | Hooks::PUBCOMP
+            | Hooks::ROOM
+            | Hooks::SESSION_OPENED
+            | Hooks::SESSION_ENDED
+            | Hooks::CLOSED
+    }
+
+    fn puback(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &Ack<'_>) -> Flow {
+        self.progress(cx, from, packet.packet_id, QoS::AtLeastOnce, Progress::Sent);
+        Flow::Done
+    }
+
+    fn pubrec(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &Ack<'_>) -> Flow {
+        let Some(session) = cx.session_of(from) else { return Flow::Done };
+        let packet_id = packet.packet_id;
+        let flight = self.windows.get_mut(session).and_then(|window| window.find(packet_id));
+        let flight = flight.filter(|flight| flight.qos == QoS::ExactlyOnce);
+        let reason = match flight {
+            // A refused message is done with [MQTT-4.3.3-4].
+            Some(flight) if packet.reason.is_error() && flight.progress == Progress::Sent => {
+                self.progress(cx, from, packet_id, QoS::ExactlyOnce, Progress::Sent);
+                return Flow::Done;
+            }
+            Some(flight) => {
+                // From here on the message is the client's; only its identifier is still in use.
+                flight.progress = Progress::Released;
+                flight.message = None;
+                ReasonCode::Success
+            }
+            None if cx.connection(from).is_some_and(|c| c.version == Version::V5) => {
+                ReasonCode::PacketIdentifierNotFound
+            }
+            None => ReasonCode::Success,
+        };
+        cx.emit(pubrel(from, packet_id, reason));
+        Flow::Done
+    }
+
+    fn pubcomp(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &Ack<'_>) -> Flow {
+        self.progress(cx, from, packet.packet_id, QoS::ExactlyOnce, Progress::Released);
+        Flow::Done
+    }
+
+    fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
+        match action {
+            Action::Forward(forward) => return self.forward(cx, forward),
+            Action::Room { session } => {
+                if cx.session(*session).is_some_and(|session| session.queued > 0) {
+                    self.pump(cx, *session);
+                    return Flow::Done;
+                }
+            }
+            Action::SessionOpened { session, present: true, .. } => self.resume(cx, *session),
+            Action::SessionEnded { session } => drop(self.windows.remove(*session)),
+            _ => {}
+        }
+        Flow::Next
+    }
+
+    fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
+        self.aliases.remove(id);
+    }
+}
+
+impl OutboundManager {
+    /// Delivers to the receivers that are here; those that are not stay in the action.
+    fn forward(&mut self, cx: &mut Cx<'_>, forward: &mut Forward) -> Flow {
+        let mut receivers = core::mem::take(&mut forward.receivers);
+        let Some(publication) = cx.publication(&forward.what) else { return Flow::Done };
+        let many = receivers.len() > 1;
+        let mut elsewhere = Vec::new();
+        self.image.class = None;
+        for receiver in receivers.drain(..) {
+            let Some(session) = cx.state.sessions.get(receiver.session) else { continue };
+            if session.program {
+                elsewhere.push(receiver);
+                continue;
+            }
+            let (id, queued) = (session.connection, session.queued);
+            let connection = id.and_then(|id| Some((id, cx.state.connections.get(id)?)));
+            let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
+            match (connection, receiver.qos) {
+                (Some((id, connection)), QoS::AtMostOnce) => {
+                    if connection.outbox_bytes() < cx.config().outbox_bytes_max as usize {
+                        self.send(cx, id, &publication, &forward.what, &receiver, None, many);
+                    } else {
+                        cx.stats().dropped_slow += 1;
+                    }
+                }
+                (None, QoS::AtMostOnce) => {
+                    if cx.config().queue_qos0 && session.expiry > 0 {
+                        queue(cx, &forward.what, receiver);
+                    } else {
+                        cx.stats().dropped_offline += 1;
+                    }
+                }
+                (Some((id, _)), _) => {
+                    let window = self.windows.get_or_insert_with(receiver.session, Box::default);
+                    let may = may_send(cx, id, window) && queued == 0;
+                    if !may && !receiver.paged {
+                        want_room(cx, id);
+                        queue(cx, &forward.what, receiver);
+                        continue;
+                    }
+                    let Some(packet_id) = window.next_id() else { continue };
+                    let sent = self.send(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
+                    if let (true, Some(message)) = (sent, cx.keep(&forward.what)) {
+                        self.track(InFlight::new(packet_id, message, &receiver), receiver);
+                    }
+                }
+                (None, _) if session.expiry > 0 || receiver.paged => queue(cx, &forward.what, receiver),
+                (None, _) => {}
+            }
+        }
+        cx.recycle(receivers);
+        if elsewhere.is_empty() {
+            return Flow::Done;
+        }
+        forward.receivers = elsewhere;
+        Flow::Next
+    }
+
+    fn track(&mut self, mut flight: InFlight, receiver: Receiver) {
+        flight.identifiers = receiver.identifiers;
+        if let Some(window) = self.windows.get_mut(receiver.session) {
+            window.push(flight);
+        }
+    }
+
+    /// Writes one PUBLISH. False: it is larger than the client accepts, and is dropped as if it had been sent
+    /// [MQTT-3.1.2-25].
+    #[allow(clippy::too_many_arguments)] // the parts of one delivery, of which callers have different ones
+    fn send(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnectionId,
+        publication: &Publication<'_>,
+        what: &What,
+        receiver: &Receiver,
+        packet_id: Option<PacketId>,
+        many: bool,
+    ) -> bool {
+        let wall = cx.state.now.wall;
+        let Some(connection) = cx.state.connections.get(id) else { return false };
+        let version = connection.version;
+        let mut delivery = Delivery {
+            version,
+            qos: receiver.qos,
+            retain: receiver.retain,
+            dup: false,
+            packet_id,
+            identifiers: receiver.identifiers.as_slice(),
+            alias: None,
+        };
+        let limited = connection.packet_size_max < u32::MAX;
+        if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
+            cx.stats().dropped_too_large += 1;
+            return false;
+        }
+        cx.state.stats.publishes_sent += 1;
+        if connection.topic_alias_maximum > 0 {
+            delivery.alias = self.alias(cx, id, publication.topic);
+        }
+        let large = publication.payload.len() >= SHARED_BYTES && (many || matches!(what, What::Kept(_)));
+        if large && let Some(message) = cx.keep(what) {
+            cx.state.write(id, |out| {
+                encode_publish(out, publication, &delivery, wall);
+            });
+            cx.state.share(id, message);
+        } else if many && delivery.alias.is_none() {
+            let image = &mut self.image;
+            let class = (version, receiver.qos, receiver.retain, &receiver.identifiers);
+            if image.class.as_ref().is_none_or(|(v, q, r, i)| (*v, *q, *r, i) != class) {
+                image.bytes.clear();
+                image.id_at = encode_publish(&mut image.bytes, publication, &delivery, wall);
+                image.bytes.extend_from_slice(publication.payload);
+                image.class = Some((version, receiver.qos, receiver.retain, receiver.identifiers.clone()));
+            }
+            if let Some(packet_id) = packet_id {
+                image.bytes[image.id_at..image.id_at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
+            }
+            cx.state.write(id, |out| out.extend_from_slice(&image.bytes));
+        } else {
+            cx.state.write(id, |out| {
+                encode_publish(out, publication, &delivery, wall);
+                out.extend_from_slice(publication.payload);
+            });
+        }
+        true
+    }
+
+    /// The alias of a topic towards a client that allows aliases, and whether the client has yet to learn it
+    /// [MQTT-3.3.2-7], [MQTT-3.1.2-26]. The first topics get one; nothing is taken back.
+    fn alias(&mut self, cx: &Cx<'_>, id: ConnectionId, topic: &str) -> Option<(u16, bool)> {
+        let most = cx.connection(id)?.topic_alias_maximum.min(cx.config().topic_alias_outbound_max);
+        let seed = cx.seed();
+        let known = self.aliases.get_or_insert_with(id, || HashMap::with_hasher(seed.hasher(PURPOSE)));
+        if let Some(alias) = known.get(topic) {
+            return Some((*alias, false));
+        }
+        if known.len() >= usize::from(most) {
+            return None;
+        }
+        let alias = known.len() as u16 + 1;
+        known.insert(topic.into(), alias);
+        Some((alias, true))
+    }
+
+    /// A message got one step further, or is done.
+    fn progress(&mut self, cx: &mut Cx<'_>, from: ConnectionId, id: PacketId, qos: QoS, was: Progress) {
+        let Some(session) = cx.session_of(from) else { return };
+        let done = self.windows.get_mut(session).is_some_and(|window| window.remove(id, qos, was));
+        if done {
+            self.pump(cx, session);
+        }
+    }
+
+    /// Fills the window again: first with what was in flight before, then from the queue.
+    fn pump(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let Some(state) = cx.session(session) else { return };
+        let (Some(id), queued) = (state.connection, state.queued) else { return };
+        let window = self.windows.get_or_insert_with(session, Box::default);
+        if window.unsent > 0 {
+            return self.resend(cx, session, id);
+        }
+        let room = room(cx, id, window);
+        if queued > 0 && room > 0 {
+            cx.emit(Action::LookupOffline { session, most: room });
+        }
+    }
+
+    /// What was not acknowledged on the last connection is sent again, in its order and with its identifiers
+    /// [MQTT-4.4.0-1].
+    fn resume(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let Some(id) = cx.session(session).and_then(|session| session.connection) else { return };
+        if let Some(window) = self.windows.get_mut(session) {
+            window.rewind();
+            for packet_id in window.released() {
+                cx.emit(pubrel(id, packet_id, ReasonCode::Success));
+            }
+        }
+        self.pump(cx, session);
+        if self.windows.get(session).is_some_and(|window| window.unsent == 0) {
+            return;
+        }
+        self.resend(cx, session, id);
+    }
+
+    fn resend(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId) {
+        let Some(connection) = cx.connection(id) else { return };
+        let version = connection.version;
+        let most = limit(cx, connection);
+        let wall = cx.now().wall;
+        let Some(window) = self.windows.get_mut(session) else { return };
+        while window.unsent > 0 && window.len() - (window.unsent as usize) < most as usize {
+            let Some(flight) = window.next_unsent() else { return };
+            let Some(message) = &flight.message else { return };
+            let delivery = Delivery {
+                version,
+                qos: flight.qos,
+                retain: flight.retain,
+                // [MQTT-3.3.1-1]
+                dup: true,
+                packet_id: Some(flight.packet_id),
+                identifiers: flight.identifiers.as_slice(),
+                alias: None,
+            };
+            let publication = message.publication();
+            cx.state.write(id, |out| {
+                encode_publish(out, &publication, &delivery, wall);
+                out.extend_from_slice(publication.payload);
+            });
+            cx.stats().publishes_sent += 1;
+        }
+        if window.unsent == 0 {
+            self.pump(cx, session);
+        }
+    }
+}
+
+/// Keeps a message for later.
+fn queue(cx: &mut Cx<'_>, what: &What, receiver: Receiver) {
+    let Some(message) = cx.keep(what) else { return };
+    let Receiver { session, qos, retain, identifiers, .. } = receiver;
+    cx.emit(Action::StoreOffline { session, queued: Queued { message, qos, retain, identifiers } });
+}
+
+fn want_room(cx: &mut Cx<'_>, id: ConnectionId) {
+    if let Some(connection) = cx.connection_mut(id) {
+        connection.wants_room = true;
+    }
+}
+
+fn pubrel(to: ConnectionId, packet_id: PacketId, reason: ReasonCode) -> Action {
+    Action::Reply(Reply { to, packet: PacketType::Pubrel, packet_id, reason, codes: Box::default() })
+}
+
+/// Messages a client takes at once [MQTT-3.3.4-9].
+fn limit(cx: &Cx<'_>, connection: &Connection) -> u16 {
+    connection.receive_maximum.min(cx.config().in_flight_max)
+}
+
+fn room(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> u32 {
+    let Some(connection) = cx.connection(id) else { return 0 };
+    if connection.outbox_bytes() >= cx.config().outbox_bytes_max as usize {
+        return 0;
+    }
+    u32::from(limit(cx, connection)).saturating_sub(window.len() as u32)
+}
+
+fn may_send(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> bool {
+    window.unsent == 0 && room(cx, id, window) > 0
+}
+
+const PURPOSE: u64 = 0xa11a_5e51;
+/// Payloads from this size on are shared between the outboxes of a fan-out; smaller ones are cheaper to copy.
+const SHARED_BYTES: usize = 4 * 1024;

@@ -1,0 +1,51 @@
+//! Retained messages: when they are stored, and when a subscription gets them.
+//!
+//! * **listens**: relay, topic subscribed
+//! * **emits**: store retained, look up retained
+//! * **owns**: the rules of Retain Handling; the messages are the backend's
+
+use super::{Flow, Hooks, Middleware};
+use crate::broker::{Action, Cx};
+use crate::packet::RetainHandling;
+use alloc::boxed::Box;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct RetainManager;
+
+impl Middleware for RetainManager {
+    fn name(&self) -> &'static str {
+        "RetainManager"
+    }
+
+    fn wants(&self) -> Hooks {
+        Hooks::RELAY | Hooks::TOPIC_SUBSCRIBED
+    }
+
+    fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
+        match action {
+            Action::Relay(relay) => {
+                let retain = cx.publication(&relay.what).is_some_and(|publication| publication.retain);
+                // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
+                if let (true, Some(message)) = (retain, retain.then(|| cx.keep(&relay.what)).flatten()) {
+                    cx.emit(Action::StoreRetained(message));
+                }
+            }
+            Action::TopicSubscribed(subscribed) => {
+                let topic = &subscribed.topic;
+                // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions (4.8.2).
+                let wanted = match topic.options.retain_handling {
+                    RetainHandling::Send => true,
+                    RetainHandling::SendIfNew => !subscribed.existed,
+                    RetainHandling::Never => false,
+                };
+                if wanted && topic.share.is_none() {
+                    // Behind SUBACK, as clients like it.
+                    cx.emit_last(Action::LookupRetained(Box::new(topic.clone())));
+                }
+            }
+            _ => {}
+        }
+        Flow::Next
+    }
+}

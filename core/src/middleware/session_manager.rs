@@ -1,0 +1,290 @@
+//! Sessions: which client id belongs to which session, takeover, expiry, CONNACK.
+//!
+//! * **listens**: CONNECT, DISCONNECT, open session, session opened, clean and unclean disconnect, session ended, timer
+//! * **emits**: open session, store session, session opened (gated), CONNACK, close (0x8E), session ended
+//! * **owns**: client id → session; when sessions expire
+
+use super::{Flow, Hooks, Middleware, boxed};
+use crate::broker::{Action, Cx, OpenSession, Owner, TimerId};
+use crate::connection::Phase;
+use crate::error::Violation;
+use crate::hash::HashMap;
+use crate::id::{ConnectionId, SessionId, Table};
+use crate::packet::{
+    Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, Version,
+};
+use crate::session::Session;
+use alloc::boxed::Box;
+use alloc::format;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct SessionManager {
+    by_client_id: Option<HashMap<Box<str>, SessionId>>,
+    expiry: Table<SessionId, TimerId>,
+    /// What CONNACK has to tell, between CONNECT and CONNACK.
+    opening: Table<ConnectionId, Opening>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    assigned: bool,
+    asked_expiry: u32,
+    expiry: u32,
+    method: Option<Box<str>>,
+}
+
+impl Middleware for SessionManager {
+    fn name(&self) -> &'static str {
+        "SessionManager"
+    }
+
+    fn wants(&self) -> Hooks {
+        Hooks::CONNECT
+            | Hooks::DISCONNECT
+            | Hooks::OPEN_SESSION
+            | Hooks::SESSION_OPENED
+            | Hooks::CLEAN_DISCONNECT
+            | Hooks::UNCLEAN_DISCONNECT
+            | Hooks::SESSION_ENDED
+            | Hooks::CLOSED
+    }
+
+    fn install(&mut self, cx: &mut Cx<'_>) {
+        self.by_client_id = Some(HashMap::with_hasher(cx.seed().hasher(PURPOSE)));
+    }
+
+    fn connect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Connect<'_>) -> Flow {
+        let v5 = packet.version == Version::V5;
+        if packet.client_id.is_empty() && !(v5 || packet.version == Version::V311 && packet.clean_start) {
+            // [MQTT-3.1.3-8 of 3.1.1]: only a clean session can do without a name; 3.1 always has one.
+            return Flow::Refuse(ReasonCode::ClientIdentifierNotValid);
+        }
+        // 3.x knows two lifetimes: as long as the connection, and for ever.
+        let asked_expiry = match packet.properties.session_expiry_interval() {
+            Some(seconds) if v5 => seconds,
+            None if v5 => 0,
+            _ if packet.clean_start => 0,
+            _ => u32::MAX,
+        };
+        let expiry = asked_expiry.min(cx.config().session_expiry_max_s);
+        let assigned = packet.client_id.is_empty();
+        let client_id = if assigned { self.assign(cx) } else { boxed(packet.client_id) };
+        let method = packet.properties.authentication_method().map(boxed);
+        self.opening.insert(from, Opening { assigned, asked_expiry, expiry, method });
+        cx.emit(Action::OpenSession(Box::new(OpenSession {
+            connection: from,
+            clean_start: packet.clean_start,
+            expiry,
+            client_id,
+        })));
+        Flow::Done
+    }
+
+    fn disconnect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Disconnect<'_>) -> Flow {
+        let most = cx.config().session_expiry_max_s;
+        let session = cx.session_of(from).and_then(|session| cx.session_mut(session));
+        if let (Some(seconds), Some(session)) = (packet.properties.session_expiry_interval(), session) {
+            // [MQTT-3.14.2-2]: what ends with the connection cannot be made to outlive it.
+            if session.expiry == 0 && seconds > 0 {
+                return Flow::Violation(Violation::protocol("MQTT-3.14.2-2"));
+            }
+            session.expiry = seconds.min(most);
+        }
+        Flow::Next
+    }
+
+    fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
+        match action {
+            Action::OpenSession(open) => return self.open(cx, open),
+            Action::SessionOpened { session, connection, present } => {
+                self.opened(cx, *session, *connection, *present);
+            }
+            Action::CleanDisconnect { session, .. } | Action::UncleanDisconnect { session } => {
+                self.detached(cx, *session);
+            }
+            Action::SessionEnded { session } => self.ended(cx, *session),
+            _ => {}
+        }
+        Flow::Next
+    }
+
+    fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
+        self.opening.remove(id);
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {
+        if let Owner::Session(session) = owner {
+            // [MQTT-3.1.2-23]
+            self.expiry.remove(session);
+            cx.emit(Action::SessionEnded { session });
+        }
+    }
+}
+
+impl SessionManager {
+    fn find(&self, client_id: &str) -> Option<SessionId> {
+        self.by_client_id.as_ref()?.get(client_id).copied()
+    }
+
+    /// A name nobody has [MQTT-3.1.3-6] [MQTT-3.2.2-16].
+    fn assign(&self, cx: &mut Cx<'_>) -> Box<str> {
+        loop {
+            let name = format!("auto-{:016x}", cx.random().next());
+            if self.find(&name).is_none() {
+                return name.into();
+            }
+        }
+    }
+
+    /// Makes way for a new connection, then attaches it to its session.
+    fn open(&mut self, cx: &mut Cx<'_>, open: &mut OpenSession) -> Flow {
+        let id = open.connection;
+        if cx.connection(id).is_none_or(|connection| connection.phase != Phase::Connecting) {
+            return Flow::Done;
+        }
+        let existing = self.find(&open.client_id);
+        if let Some(old) = existing.and_then(|session| cx.session(session)?.connection) {
+            // [MQTT-3.1.4-3]: the old connection ends first, with all that follows from it (its will, if owed).
+            cx.stats().takeovers += 1;
+            cx.close_client(old, ReasonCode::SessionTakenOver);
+            cx.emit(Action::OpenSession(Box::new(open.clone())));
+            return Flow::Done;
+        }
+        if let (Some(session), true) = (existing, open.clean_start) {
+            // [MQTT-3.1.2-4]
+            cx.emit(Action::SessionEnded { session });
+            cx.emit(Action::OpenSession(Box::new(open.clone())));
+            return Flow::Done;
+        }
+        let version = cx.connection(id).map_or(Version::V5, |connection| connection.version);
+        let session = existing.unwrap_or_else(|| self.start(cx, &open.client_id, version));
+        if let Some(timer) = self.expiry.remove(session) {
+            cx.cancel(timer);
+        }
+        if let Some(state) = cx.session_mut(session) {
+            state.connection = Some(id);
+            state.version = version;
+            state.expiry = open.expiry;
+        }
+        if let Some(connection) = cx.connection_mut(id) {
+            connection.session = Some(session);
+        }
+        if open.expiry > 0 {
+            cx.emit(Action::StoreSession { session });
+        }
+        let present = existing.is_some();
+        cx.emit(Action::SessionOpened { session, connection: id, present });
+        Flow::Done
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>, client_id: &str, version: Version) -> SessionId {
+        cx.stats().sessions_started += 1;
+        let session = cx.state.sessions.insert(Session {
+            client_id: client_id.into(),
+            connection: None,
+            version,
+            expiry: 0,
+            queued: 0,
+            program: false,
+        });
+        if let Some(names) = &mut self.by_client_id {
+            names.insert(client_id.into(), session);
+        }
+        session
+    }
+
+    /// Writes CONNACK: nothing else reaches the client before it [MQTT-3.2.0-1].
+    fn opened(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId, present: bool) {
+        let Some(opening) = self.opening.remove(id) else { return };
+        let mut properties = PropertiesBuf::default();
+        if let Some(connection) = cx.connection_mut(id) {
+            if connection.phase != Phase::Connecting {
+                return;
+            }
+            connection.phase = Phase::Connected;
+            if connection.version == Version::V5 {
+                announce(cx, id, session, &opening, &mut properties);
+            }
+        }
+        let connack = Connack {
+            session_present: present,
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        };
+        cx.send(id, &Packet::Connack(connack));
+    }
+
+    fn detached(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let Some(state) = cx.session(session) else { return };
+        match state.expiry {
+            0 => cx.emit(Action::SessionEnded { session }),
+            u32::MAX => {}
+            seconds => {
+                cx.emit(Action::StoreSession { session });
+                let at = cx.now().mono.plus_ms(u64::from(seconds) * 1_000);
+                let timer = cx.arm(at, Owner::Session(session));
+                if let Some(earlier) = self.expiry.insert(session, timer) {
+                    cx.cancel(earlier);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        if let Some(timer) = self.expiry.remove(session) {
+            cx.cancel(timer);
+        }
+        let (Some(names), Some(state)) = (&mut self.by_client_id, cx.session(session)) else { return };
+        if !state.program && names.get(&*state.client_id) == Some(&session) {
+            names.remove(&*state.client_id);
+        }
+    }
+}
+
+/// What CONNACK announces to an MQTT 5.0 client: only what differs from the standard's defaults.
+fn announce(cx: &Cx<'_>, id: ConnectionId, session: SessionId, opening: &Opening, properties: &mut PropertiesBuf) {
+    let (config, Some(connection)) = (cx.config(), cx.connection(id)) else { return };
+    if opening.expiry != opening.asked_expiry {
+        properties.push(Property::SessionExpiryInterval(opening.expiry));
+    }
+    if let Some(maximum) = core::num::NonZeroU16::new(config.receive_maximum)
+        && maximum.get() != u16::MAX
+    {
+        properties.push(Property::ReceiveMaximum(maximum));
+    }
+    if let Some(maximum @ (QoS::AtMostOnce | QoS::AtLeastOnce)) = QoS::from_bits(config.qos_max) {
+        properties.push(Property::MaximumQoS(maximum));
+    }
+    if !config.retain_available {
+        properties.push(Property::RetainAvailable(false));
+    }
+    if config.packet_size_max < PACKET_SIZE_MAX {
+        properties.push(Property::MaximumPacketSize(config.packet_size_max));
+    }
+    if let (true, Some(session)) = (opening.assigned, cx.session(session)) {
+        properties.push(Property::AssignedClientIdentifier(&session.client_id));
+    }
+    if config.topic_alias_maximum > 0 {
+        properties.push(Property::TopicAliasMaximum(config.topic_alias_maximum));
+    }
+    if !config.wildcard_subscription_available {
+        properties.push(Property::WildcardSubscriptionAvailable(false));
+    }
+    if !config.subscription_identifiers_available {
+        properties.push(Property::SubscriptionIdentifierAvailable(false));
+    }
+    if !config.shared_subscription_available {
+        properties.push(Property::SharedSubscriptionAvailable(false));
+    }
+    if connection.keep_alive_lowered {
+        properties.push(Property::ServerKeepAlive(connection.keep_alive_s));
+    }
+    if let Some(method) = &opening.method {
+        properties.push(Property::AuthenticationMethod(method));
+    }
+}
+
+const PURPOSE: u64 = 0x5e55_1001;
+/// No packet of MQTT is larger.
+const PACKET_SIZE_MAX: u32 = 268_435_460;

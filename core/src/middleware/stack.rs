@@ -1,0 +1,180 @@
+//! The chain as a list of boxed middlewares, with one list of listeners per hook.
+
+use super::{
+    Authentication, Authorize, Connection, Hooks, InboundManager, KeepAlive, LastWill, MemoryBackend, Middleware,
+    OutboundManager, PacketEmitter, RetainManager, SessionManager, SubscriptionManager,
+};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// The ordered middlewares of a broker.
+///
+/// ```
+/// use culex_core::{Stack, middleware::{Authentication, Decision}};
+///
+/// let stack = Stack::standard().replace(
+///     "Authentication",
+///     Authentication::new(|who: &culex_core::Credentials| match who.user_name.as_deref() {
+///         Some("root") => Decision::Deny(culex_core::packet::ReasonCode::NotAuthorized),
+///         _ => Decision::Allow,
+///     }),
+/// )?;
+/// assert_eq!(stack.names().count(), 12);
+/// # Ok::<(), culex_core::middleware::UnknownMiddleware>(())
+/// ```
+#[derive(Default)]
+pub struct Stack {
+    parts: Vec<Box<dyn Middleware>>,
+    listeners: Vec<Box<[u8]>>,
+}
+
+/// There is no middleware of this name in the stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownMiddleware(pub Box<str>);
+
+impl fmt::Display for UnknownMiddleware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no middleware named {} in the stack", self.0)
+    }
+}
+
+impl core::error::Error for UnknownMiddleware {}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Stack {
+    /// An empty chain: everything falls through.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The twelve built-in middlewares: a complete in-memory broker that lets everybody do everything.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::empty()
+            .push(Connection::default())
+            .push(KeepAlive::default())
+            .push(Authentication::anonymous())
+            .push(Authorize::everything())
+            .push(LastWill::default())
+            .push(SessionManager::default())
+            .push(InboundManager::default())
+            .push(SubscriptionManager::default())
+            .push(RetainManager::default())
+            .push(PacketEmitter::default())
+            .push(OutboundManager::default())
+            .push(MemoryBackend::default())
+    }
+
+    /// Appends a middleware.
+    #[must_use]
+    pub fn push(mut self, part: impl Middleware + 'static) -> Self {
+        self.parts.push(Box::new(part));
+        self
+    }
+
+    /// Puts a middleware in front of another.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn insert_before(
+        mut self,
+        name: &str,
+        part: impl Middleware + 'static,
+    ) -> Result<Self, UnknownMiddleware> {
+        let index = self.find(name)?;
+        self.parts.insert(index, Box::new(part));
+        Ok(self)
+    }
+
+    /// Puts a middleware behind another.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn insert_after(
+        mut self,
+        name: &str,
+        part: impl Middleware + 'static,
+    ) -> Result<Self, UnknownMiddleware> {
+        let index = self.find(name)?;
+        self.parts.insert(index + 1, Box::new(part));
+        Ok(self)
+    }
+
+    /// Puts a middleware in the place of another.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn replace(mut self, name: &str, part: impl Middleware + 'static) -> Result<Self, UnknownMiddleware> {
+        let index = self.find(name)?;
+        self.parts[index] = Box::new(part);
+        Ok(self)
+    }
+
+    /// Leaves a middleware out.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn remove(mut self, name: &str) -> Result<Self, UnknownMiddleware> {
+        let index = self.find(name)?;
+        self.parts.remove(index);
+        Ok(self)
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.parts.iter().map(|part| part.name())
+    }
+
+    fn find(&self, name: &str) -> Result<usize, UnknownMiddleware> {
+        self.parts.iter().position(|part| part.name() == name).ok_or_else(|| UnknownMiddleware(name.into()))
+    }
+
+    /// Makes the lists of listeners: the order of the parts is final.
+    pub(crate) fn seal(&mut self) {
+        assert!(self.parts.len() < usize::from(u8::MAX), "a chain has at most 254 middlewares");
+        let wants: Vec<Hooks> = self.parts.iter().map(|part| part.wants()).collect();
+        let listeners = |hook| (0..wants.len()).filter(|&part| wants[part].has(hook)).map(|part| part as u8).collect();
+        self.listeners = (0..Hooks::COUNT).map(listeners).collect();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The `n`th listener of a hook.
+    #[inline]
+    pub(crate) fn listener(&self, hook: usize, n: usize) -> Option<u8> {
+        self.listeners[hook].get(n).copied()
+    }
+
+    #[inline]
+    pub(crate) fn part(&mut self, part: u8) -> &mut dyn Middleware {
+        &mut *self.parts[part as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_inserted_replaced_and_removed_by_name() {
+        let stack = Stack::standard()
+            .remove("PacketEmitter")
+            .and_then(|stack| stack.insert_before("Connection", PacketEmitter::default()))
+            .and_then(|stack| stack.replace("KeepAlive", KeepAlive::default()))
+            .unwrap();
+        let names: Vec<_> = stack.names().collect();
+        assert_eq!(names[..3], ["PacketEmitter", "Connection", "KeepAlive"]);
+        assert_eq!(names.len(), 12);
+        let unknown = Stack::standard().insert_after("Nobody", KeepAlive::default()).unwrap_err();
+        assert_eq!(unknown, UnknownMiddleware("Nobody".into()));
+    }
+}

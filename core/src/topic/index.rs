@@ -1,0 +1,400 @@
+//! All subscriptions, found by topic and by session.
+//!
+//! A filter without wildcard is found by one look-up of the whole topic, filters with wildcards by a walk down the
+//! tree of their levels. Neither cost grows with subscriptions that do not match.
+//!
+//! Every subscription is in two lists: in that of its filter (or of its shared group) and in that of its session. All
+//! changes are O(1), whatever the lengths, so a session that ends costs time in proportion to its own subscriptions.
+//!
+//! Measured with a million subscriptions, everything counted: 99 bytes each if they are mixed, ten to a session; 113
+//! if each is the only one of its session and its exact filter, 219 if that filter is like `devices/1234567/+`.
+//! From a thousand to a million a topic costs the same steps, but the memory they touch leaves the cache: 32 to 850 ns
+//! for one exact match at random, 12 to 58 ns for no match.
+
+use crate::hash::{HashState, Seed};
+use crate::id::{SessionId, Table};
+use crate::packet::SubscriptionOptions;
+use crate::topic::filter::{check_wildcards, is_topic_name, is_wildcard};
+use crate::topic::slab::{Key, Slab};
+use crate::topic::subscribers::{Keyed, List, shrink};
+use crate::topic::trie::Trie;
+use alloc::boxed::Box;
+use core::hash::{BuildHasher, Hasher};
+use core::num::NonZeroU32;
+use hashbrown::HashTable;
+
+/// Who gets a message that matches a filter, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscription {
+    /// The subscriber.
+    pub session: SessionId,
+    /// QoS, No Local, Retain As Published, Retain Handling.
+    pub options: SubscriptionOptions,
+    /// The Subscription Identifier.
+    pub identifier: Option<NonZeroU32>,
+}
+
+// A fan-out reads one after the other, four to a cache line.
+const _: () = assert!(size_of::<Subscription>() <= 16);
+// The memory of a million filters is mostly this.
+const _: () = assert!(size_of::<Option<Filter>>() <= 48 && size_of::<Option<Group>>() <= 56);
+
+/// The subscription index. See the module.
+#[derive(Debug)]
+pub struct SubscriptionIndex {
+    filters: Slab<Filter>,
+    /// Filters by their text, those with wildcards too.
+    texts: HashTable<Key>,
+    /// The wildcard filters once more.
+    trie: Trie,
+    groups: Slab<Group>,
+    /// Groups by filter and ShareName.
+    names: HashTable<Key>,
+    sessions: Table<SessionId, List<Place>>,
+    hasher: HashState,
+    len: usize,
+}
+
+/// Somebody subscribed to this, or a group did.
+#[derive(Debug)]
+struct Filter {
+    text: Box<str>,
+    subscribers: List<Subscription>,
+    /// The first of a chain.
+    groups: Option<Key>,
+    /// In the tree, if there are wildcards.
+    node: Option<Key>,
+}
+
+/// The Shared Subscription of a filter and a ShareName.
+#[derive(Debug)]
+struct Group {
+    filter: Key,
+    name: Box<str>,
+    /// The neighbours in the chain of the filter's groups: it makes a filter without groups, and that is nearly
+    /// every one, smaller than a list would.
+    previous: Option<Key>,
+    next: Option<Key>,
+    members: List<Subscription>,
+    /// Whose turn it is; may be one past the end.
+    cursor: u32,
+}
+
+/// Where a subscription of a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Filter(Key),
+    Group(Key),
+}
+
+impl Keyed for Subscription {
+    type Key = SessionId;
+    fn key(&self) -> SessionId {
+        self.session
+    }
+}
+
+impl Keyed for Place {
+    type Key = Self;
+    fn key(&self) -> Self {
+        *self
+    }
+}
+
+impl SubscriptionIndex {
+    /// An empty index.
+    #[must_use]
+    pub fn new(seed: Seed) -> Self {
+        Self {
+            filters: Slab::new(),
+            texts: HashTable::new(),
+            trie: Trie::new(seed),
+            groups: Slab::new(),
+            names: HashTable::new(),
+            sessions: Table::default(),
+            hasher: seed.hasher(PURPOSE),
+            len: 0,
+        }
+    }
+
+    /// Adds a subscription. `filter` is well-formed and without `$share/…/`, `share` the ShareName, `session` not
+    /// stale. Returns true if the subscription existed before and was replaced [MQTT-3.8.4-3].
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        share: Option<&str>,
+        session: SessionId,
+        options: SubscriptionOptions,
+        identifier: Option<NonZeroU32>,
+    ) -> bool {
+        debug_assert!(!filter.is_empty() && check_wildcards(filter).is_ok(), "not well-formed: {filter}");
+        let key = self.find_filter(filter).unwrap_or_else(|| self.add_filter(filter));
+        let place = match share {
+            None => Place::Filter(key),
+            Some(name) => {
+                Place::Group(self.find_group(key, name).unwrap_or_else(|| self.add_group(key, name)))
+            }
+        };
+        let subscription = Subscription { session, options, identifier };
+        let hasher = &self.hasher;
+        let list = match place {
+            Place::Filter(key) => self.filters.get_mut(key).map(|filter| &mut filter.subscribers),
+            Place::Group(key) => self.groups.get_mut(key).map(|group| &mut group.members),
+        };
+        if list.and_then(|list| list.insert(subscription, hasher)).is_some() {
+            return true;
+        }
+        self.sessions.get_or_insert_with(session, List::new).insert(place, hasher);
+        self.len += 1;
+        false
+    }
+
+    /// Removes a subscription. Returns whether it existed.
+    pub fn unsubscribe(&mut self, filter: &str, share: Option<&str>, session: SessionId) -> bool {
+        let Some(place) = self.find(filter, share) else { return false };
+        if !self.leave(place, session) {
+            return false;
+        }
+        if let Some(places) = self.sessions.get_mut(session) {
+            places.remove(place, &self.hasher);
+            if places.is_empty() {
+                self.sessions.remove(session);
+            }
+        }
+        true
+    }
+
+    /// Removes all subscriptions of a session. Returns how many there were.
+    pub fn remove_session(&mut self, session: SessionId) -> usize {
+        let Some(places) = self.sessions.remove(session) else { return 0 };
+        for place in places.as_slice() {
+            let existed = self.leave(*place, session);
+            debug_assert!(existed, "a session lists what it is not subscribed to");
+        }
+        places.len()
+    }
+
+    /// How many subscriptions a session has.
+    #[must_use]
+    pub fn count(&self, session: SessionId) -> usize {
+        self.sessions.get(session).map_or(0, List::len)
+    }
+
+    /// How many subscriptions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no subscription.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The subscriptions of a session in no particular order: ShareName, filter, options, Subscription Identifier.
+    pub fn filters(
+        &self,
+        session: SessionId,
+    ) -> impl Iterator<Item = (Option<&str>, &str, SubscriptionOptions, Option<NonZeroU32>)> {
+        let places = self.sessions.get(session).map_or(&[][..], List::as_slice);
+        places.iter().filter_map(move |place| {
+            let (share, filter, list) = match *place {
+                Place::Filter(key) => {
+                    let filter = self.filters.get(key)?;
+                    (None, filter, &filter.subscribers)
+                }
+                Place::Group(key) => {
+                    let group = self.groups.get(key)?;
+                    (Some(&*group.name), self.filters.get(group.filter)?, &group.members)
+                }
+            };
+            let subscription = list.get(session, &self.hasher)?;
+            Some((share, &*filter.text, subscription.options, subscription.identifier))
+        })
+    }
+
+    /// Calls `each` for every subscription that matches a Topic Name, and of every shared group that matches for one
+    /// member: the first for which `prefer` is true, beginning with the one whose turn it is; if it is true for
+    /// none, the one whose turn it is. Then it is the turn of the next.
+    ///
+    /// Allocates nothing. The order is the same for the same history. Of a group in which nobody is preferred every
+    /// member is asked, so it costs as much as a fan-out to all of them.
+    pub fn matches(
+        &mut self,
+        topic: &str,
+        mut each: impl FnMut(Subscription),
+        mut prefer: impl FnMut(&Subscription) -> bool,
+    ) {
+        debug_assert!(is_topic_name(topic), "not a Topic Name: {topic}");
+        let exact = self.find_filter(topic);
+        let Self { filters, groups, trie, .. } = self;
+        let mut deliver = |key: Key| {
+            let Some(filter) = filters.get(key) else { return };
+            filter.subscribers.as_slice().iter().copied().for_each(&mut each);
+            let mut next = filter.groups;
+            while let Some(group) = next.and_then(|key| groups.get_mut(key)) {
+                next = group.next;
+                group.choose(&mut prefer).map(&mut each);
+            }
+        };
+        exact.map(&mut deliver);
+        trie.walk(topic, deliver);
+    }
+
+    /// Whether nothing is kept any more, not even inside: so it must be when there is no subscription.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.filters.is_empty()
+            && self.texts.is_empty()
+            && self.trie.is_bare()
+            && self.groups.is_empty()
+            && self.names.is_empty()
+    }
+
+    fn find(&self, filter: &str, share: Option<&str>) -> Option<Place> {
+        let filter = self.find_filter(filter)?;
+        match share {
+            None => Some(Place::Filter(filter)),
+            Some(name) => self.find_group(filter, name).map(Place::Group),
+        }
+    }
+
+    #[inline]
+    fn find_filter(&self, text: &str) -> Option<Key> {
+        let is_it = |key: &Key| self.filters.get(*key).is_some_and(|filter| *filter.text == *text);
+        self.texts.find(hash_text(&self.hasher, text), is_it).copied()
+    }
+
+    fn find_group(&self, filter: Key, name: &str) -> Option<Key> {
+        let is_it = |key: &Key| {
+            self.groups.get(*key).is_some_and(|group| group.filter == filter && *group.name == *name)
+        };
+        self.names.find(hash_name(&self.hasher, filter, name), is_it).copied()
+    }
+
+    fn add_filter(&mut self, text: &str) -> Key {
+        let Self { filters, texts, trie, hasher, .. } = self;
+        let key =
+            filters.insert(Filter { text: text.into(), subscribers: List::new(), groups: None, node: None });
+        texts.insert_unique(hash_text(hasher, text), key, |key| rehash_text(filters, hasher, *key));
+        if is_wildcard(text)
+            && let Some(filter) = filters.get_mut(key)
+        {
+            filter.node = Some(trie.insert(text, key));
+        }
+        key
+    }
+
+    fn add_group(&mut self, filter: Key, name: &str) -> Key {
+        let Self { filters, groups, names, hasher, .. } = self;
+        let next = filters.get(filter).and_then(|filter| filter.groups);
+        let group =
+            Group { filter, name: name.into(), previous: None, next, members: List::new(), cursor: 0 };
+        let key = groups.insert(group);
+        names.insert_unique(hash_name(hasher, filter, name), key, |key| rehash_name(groups, hasher, *key));
+        if let Some(next) = next.and_then(|next| groups.get_mut(next)) {
+            next.previous = Some(key);
+        }
+        if let Some(filter) = filters.get_mut(filter) {
+            filter.groups = Some(key);
+        }
+        key
+    }
+
+    /// Takes a subscription off its filter or group, and removes these if it was the last. The session's list is for
+    /// the caller.
+    fn leave(&mut self, place: Place, session: SessionId) -> bool {
+        let left = match place {
+            Place::Filter(key) => self.filters.get_mut(key).map(|filter| &mut filter.subscribers),
+            Place::Group(key) => self.groups.get_mut(key).map(|group| &mut group.members),
+        };
+        if left.and_then(|list| list.remove(session, &self.hasher)).is_none() {
+            return false;
+        }
+        self.len -= 1;
+        match place {
+            Place::Filter(key) => self.remove_filter_if_unused(key),
+            Place::Group(key) => self.remove_group_if_unused(key),
+        }
+        true
+    }
+
+    fn remove_group_if_unused(&mut self, key: Key) {
+        let Self { filters, groups, names, hasher, .. } = self;
+        let Some(group) = groups.get(key) else { return };
+        if !group.members.is_empty() {
+            return;
+        }
+        let (filter, previous, next) = (group.filter, group.previous, group.next);
+        if let Ok(name) = names.find_entry(hash_name(hasher, filter, &group.name), |other| *other == key) {
+            name.remove();
+        }
+        groups.remove(key);
+        shrink(names, |key| rehash_name(groups, hasher, *key));
+        match previous {
+            Some(previous) => groups.get_mut(previous).map(|group| group.next = next),
+            None => filters.get_mut(filter).map(|filter| filter.groups = next),
+        };
+        if let Some(next) = next.and_then(|next| groups.get_mut(next)) {
+            next.previous = previous;
+        }
+        self.remove_filter_if_unused(filter);
+    }
+
+    fn remove_filter_if_unused(&mut self, key: Key) {
+        let Self { filters, texts, trie, hasher, .. } = self;
+        let Some(filter) = filters.get(key) else { return };
+        if !filter.subscribers.is_empty() || filter.groups.is_some() {
+            return;
+        }
+        if let Ok(text) = texts.find_entry(hash_text(hasher, &filter.text), |other| *other == key) {
+            text.remove();
+        }
+        if let Some(node) = filter.node {
+            trie.remove(&filter.text, node);
+        }
+        filters.remove(key);
+        shrink(texts, |key| rehash_text(filters, hasher, *key));
+    }
+}
+
+impl Group {
+    fn choose(&mut self, prefer: impl FnMut(&Subscription) -> bool) -> Option<Subscription> {
+        let members = self.members.as_slice();
+        let turn = if (self.cursor as usize) < members.len() { self.cursor as usize } else { 0 };
+        let (before, from) = members.split_at(turn);
+        let preferred = from.iter().chain(before).position(prefer);
+        let chosen = (turn + preferred.unwrap_or(0)) % members.len().max(1);
+        self.cursor = chosen as u32 + 1;
+        members.get(chosen).copied()
+    }
+}
+
+/// Separates the hashes of the index from those of other tables.
+const PURPOSE: u64 = 0x0069_6e64_6578;
+
+#[inline]
+fn hash_text(hasher: &HashState, text: &str) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+fn rehash_text(filters: &Slab<Filter>, hasher: &HashState, key: Key) -> u64 {
+    filters.get(key).map_or(0, |filter| hash_text(hasher, &filter.text))
+}
+
+fn hash_name(hasher: &HashState, filter: Key, name: &str) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write_u32(filter.number());
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+fn rehash_name(groups: &Slab<Group>, hasher: &HashState, key: Key) -> u64 {
+    groups.get(key).map_or(0, |group| hash_name(hasher, group.filter, &group.name))
+}
+
+#[cfg(test)]
+mod tests;
