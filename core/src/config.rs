@@ -270,8 +270,12 @@ impl Config {
                 text.push_str(&format!("#{line}\n"));
             }
             let default = (setting.default)();
-            let quote = if default.parse::<u64>().is_err() && default.parse::<bool>().is_err() { "\"" } else { "" };
-            text.push_str(&format!("# Expected: {}.\n{} = {quote}{default}{quote}\n\n", setting.kind, setting.key));
+            let quote =
+                if default.parse::<u64>().is_err() && default.parse::<bool>().is_err() { "\"" } else { "" };
+            text.push_str(&format!(
+                "# Expected: {}.\n{} = {quote}{default}{quote}\n\n",
+                setting.kind, setting.key
+            ));
         }
         text
     }

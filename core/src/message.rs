@@ -266,15 +266,9 @@ mod tests {
     #[test]
     fn a_kept_message_gives_back_what_was_put_in() {
         let properties = [Property::ContentType("text"), Property::UserProperty("k", "v")];
-        let message = Message::with_properties(
-            "a/b",
-            b"payload",
-            QoS::ExactlyOnce,
-            true,
-            &properties,
-            Some(Wall(77)),
-        )
-        .unwrap();
+        let message =
+            Message::with_properties("a/b", b"payload", QoS::ExactlyOnce, true, &properties, Some(Wall(77)))
+                .unwrap();
         assert_eq!((message.topic(), message.payload()), ("a/b", &b"payload"[..]));
         assert_eq!((message.qos(), message.retain()), (QoS::ExactlyOnce, true));
         assert_eq!(message.expires(), Some(Wall(77)));

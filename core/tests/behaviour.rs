@@ -71,7 +71,10 @@ fn a_will_is_sent_when_the_connection_breaks_and_not_after_disconnect() {
     bench.cut(bob);
     assert_eq!(bench.messages(alice), ["will/bob: gone"]);
     let (bob, _) = bench.connect_with(&with_will);
-    bench.send(bob, &Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties: Properties::EMPTY }));
+    bench.send(
+        bob,
+        &Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties: Properties::EMPTY }),
+    );
     assert!(bench.closed(bob));
     bench.cut(bob);
     assert!(bench.messages(alice).is_empty());

@@ -378,3 +378,12 @@ pub struct TopicUnsubscribed {
     /// Whether the subscription had existed.
     pub existed: bool,
 }
+
+impl Reply {
+    /// The acknowledgement of a relay, with success.
+    #[must_use]
+    pub fn of(ack: RelayAck) -> Self {
+        let RelayAck { to, packet, packet_id } = ack;
+        Self { to, packet, packet_id, reason: ReasonCode::Success, codes: Box::default() }
+    }
+}

@@ -64,7 +64,7 @@ impl Broker {
             && attached.connection == Some(id)
         {
             attached.connection = None;
-            self.state.emitted.push(if clean {
+            self.state.work.push(if clean {
                 Action::CleanDisconnect { session, reason: clean_reason }
             } else {
                 Action::UncleanDisconnect { session }
@@ -88,7 +88,10 @@ impl Broker {
     /// Once all is written, the adapter closes its side and waits for the peer's.
     pub(super) fn finish_if_flushed(&mut self, id: ConnectionId) {
         let Some(connection) = self.state.connections.get_mut(id) else { return };
-        if connection.phase != Phase::Closing || !connection.outbox.is_empty() || connection.departed.is_some() {
+        if connection.phase != Phase::Closing
+            || !connection.outbox.is_empty()
+            || connection.departed.is_some()
+        {
             return;
         }
         connection.phase = Phase::Closed;

@@ -83,7 +83,7 @@ impl<'a> Cx<'a> {
     /// Puts an action on the work queue: it is performed, with all that follows from it, before the next action that
     /// was emitted after it.
     pub fn emit(&mut self, action: Action) {
-        self.state.emitted.push(action);
+        self.state.work.push(action);
     }
 
     /// Puts an action behind everything else this input leads to.

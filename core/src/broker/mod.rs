@@ -54,7 +54,6 @@ use state::{MACHINE, State};
 pub struct Broker {
     state: State,
     stack: Stack,
-    work: Vec<Action>,
 }
 
 impl Broker {
@@ -62,7 +61,7 @@ impl Broker {
     #[must_use]
     pub fn new(config: Arc<Config>, mut stack: Stack, seed: Seed, now: Now) -> Self {
         stack.seal();
-        let mut broker = Self { state: State::new(config, seed, now), stack, work: Vec::new() };
+        let mut broker = Self { state: State::new(config, seed, now), stack };
         for part in 0..broker.stack.len() as u8 {
             broker.stack.part(part).install(&mut Cx { state: &mut broker.state, current: None, part });
         }
@@ -158,7 +157,7 @@ impl Broker {
                 self.state.out.push_back(Action::Forget { ticket });
                 self.answer(ticket, Answer::Deny(ReasonCode::NotAuthorized));
             }
-            Owner::Session(_) => {}
+            Owner::Session(_) | Owner::Part => {}
         }
     }
 
@@ -214,7 +213,7 @@ impl Broker {
             Origin::Session(session) => Some(session),
             Origin::Program | Origin::Shard(_) => None,
         };
-        self.state.emitted.push(Action::Relay(Relay::of(message, publisher)));
+        self.state.work.push(Action::Relay(Relay::of(message, publisher)));
         self.run(None);
         Ok(())
     }
@@ -233,10 +232,11 @@ impl Broker {
             version: Version::V5,
             expiry: u32::MAX,
             queued: 0,
+            paging: false,
             program: true,
         });
         let options = SubscriptionOptions { qos: crate::packet::QoS::ExactlyOnce, ..Default::default() };
-        self.state.emitted.push(Action::SubscribeTopic(Box::new(SubscribeTopic {
+        self.state.work.push(Action::SubscribeTopic(Box::new(SubscribeTopic {
             session,
             filter: parsed.filter.into(),
             share: parsed.share.map(Into::into),
@@ -251,7 +251,7 @@ impl Broker {
     pub fn unsubscribe(&mut self, now: Now, id: SessionId) {
         self.begin(now, None);
         if self.state.sessions.get(id).is_some_and(|session| session.program) {
-            self.state.emitted.push(Action::SessionEnded { session: id });
+            self.state.work.push(Action::SessionEnded { session: id });
             self.run(None);
         }
     }

@@ -229,7 +229,7 @@ impl Broker {
             }
             let cx = &mut Cx { state: &mut self.state, current: None, part };
             let flow = call(self.stack.part(part), cx, id, packet);
-            if !self.state.emitted.is_empty() || !self.state.deferred.is_empty() {
+            if !self.state.work.is_empty() || !self.state.deferred.is_empty() {
                 let current = match &*packet {
                     Packet::Publish(publish) => Some(Publication::new(publish, wall)),
                     _ => None,
@@ -273,9 +273,10 @@ impl Broker {
         self.state.stats.refused += 1;
         let version = self.state.connections.get(id).map(|connection| connection.version);
         let old = version != Some(Version::V5);
-        let mut reply = |packet: PacketType, packet_id: PacketId, reason: ReasonCode, codes: Box<[ReasonCode]>| {
-            self.state.emitted.push(Action::Reply(Reply { to: id, packet, packet_id, reason, codes }));
-        };
+        let mut reply =
+            |packet: PacketType, packet_id: PacketId, reason: ReasonCode, codes: Box<[ReasonCode]>| {
+                self.state.work.push(Action::Reply(Reply { to: id, packet, packet_id, reason, codes }));
+            };
         match packet {
             Packet::Connect(_) => return self.refuse_connect(id, reason),
             Packet::Publish(publish) => {
@@ -312,6 +313,7 @@ impl Broker {
         }
         self.state.stats.connects_refused += 1;
         // [MQTT-3.2.2-6]: no Session Present with an error.
+        let reason = Connack::reason_for(reason);
         let connack = Connack { session_present: false, reason, properties: Properties::EMPTY };
         self.state.send(id, &Packet::Connack(connack));
         self.close(id, None, false);

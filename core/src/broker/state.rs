@@ -36,8 +36,9 @@ pub(crate) struct State {
     pub(crate) linger: crate::id::Table<ConnectionId, TimerId>,
 
     // The work queue.
-    pub(crate) emitted: Vec<Action>,
+    pub(crate) work: Vec<Action>,
     pub(crate) deferred: VecDeque<Action>,
+    pub(crate) running: bool,
 
     // The event that is being processed.
     pub(crate) from: Option<ConnectionId>,
@@ -88,8 +89,9 @@ impl State {
             random: Random::new(seed),
             timers: Timers::default(),
             linger: crate::id::Table::default(),
-            emitted: Vec::new(),
+            work: Vec::new(),
             deferred: VecDeque::new(),
+            running: false,
             from: None,
             kept: None,
             asked: None,

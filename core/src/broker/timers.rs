@@ -16,6 +16,8 @@ pub enum Owner {
     Session(SessionId),
     /// A question.
     Ticket(Ticket),
+    /// The middleware itself.
+    Part,
 }
 
 /// An armed timer, to cancel or move it. The holder forgets it when it fired.
@@ -148,7 +150,7 @@ mod tests {
             let at = Mono(random.next() % 500);
             let owner = Owner::Session(SessionId::new(n, 0));
             live.push((timers.arm(at, 3, owner), at, n));
-            if random.next() % 3 == 0 {
+            if random.next().is_multiple_of(3) {
                 let index = random.next() as usize % live.len();
                 let (timer, ..) = live.remove(index);
                 timers.cancel(timer);

@@ -22,7 +22,12 @@ impl Transmit<'_> {
 
     /// The bytes, in order.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        self.broker.state.connections.get(self.id).into_iter().flat_map(|connection| connection.outbox.chunks())
+        self.broker
+            .state
+            .connections
+            .get(self.id)
+            .into_iter()
+            .flat_map(|connection| connection.outbox.chunks())
     }
 
     /// How many bytes there are.
@@ -51,7 +56,9 @@ impl Broker {
         while let Some(&id) = self.state.dirty.front() {
             match self.state.connections.get_mut(id) {
                 Some(connection)
-                    if connection.departed.is_none() && !connection.blocked && !connection.outbox.is_empty() =>
+                    if connection.departed.is_none()
+                        && !connection.blocked
+                        && !connection.outbox.is_empty() =>
                 {
                     return Some(Transmit { broker: self, id });
                 }
@@ -90,7 +97,7 @@ impl Broker {
         if let (true, Some(session)) = (wants_room, connection.session) {
             connection.wants_room = false;
             self.state.from = Some(id);
-            self.state.emitted.push(Action::Room { session });
+            self.state.work.push(Action::Room { session });
             self.run(None);
         }
         if closing {

@@ -1,9 +1,9 @@
 //! The work queue: an action walks the chain, with all that follows from it, before the next one.
 
-use super::{Action, Broker, Cx, Forward, Relay, RelayAck, Reply, What};
+use super::{Action, Broker, Cx, Forward, Relay, Reply, What};
 use crate::connection::Phase;
 use crate::error::{Clause, Violation};
-use crate::id::{ConnectionId, SessionId};
+use crate::id::{ConnectionId, LogSeq, SessionId};
 use crate::message::Publication;
 use crate::middleware::{Flow, Hooks};
 use crate::packet::{Ack, Packet, PacketType, Properties, ReasonCode, Suback, Unsuback, Version};
@@ -12,59 +12,87 @@ use alloc::vec::Vec;
 
 impl Broker {
     /// Works off what was emitted. `current` is the publication of the packet that is being processed.
+    ///
+    /// What is emitted lies on top of the work stack in the order it was emitted; before the next step it is turned
+    /// round, so that the first is performed first and what follows from it before the second.
     pub(super) fn run(&mut self, current: Option<Publication<'_>>) {
+        if core::mem::replace(&mut self.state.running, true) {
+            // The step that is being performed emitted something: its turn comes after that step.
+            return;
+        }
+        self.turn_round(0);
         loop {
-            // Last emitted, last performed: the stack is filled from behind.
-            self.work.extend(self.state.emitted.drain(..).rev());
-            let Some(action) = self.work.pop().or_else(|| self.state.deferred.pop_front()) else { return };
-            let Some(mut action) = self.hold(action, current) else { continue };
+            let Some(mut action) = self.state.work.pop() else {
+                match self.state.deferred.pop_front() {
+                    Some(action) => self.state.work.push(action),
+                    None => break,
+                }
+                continue;
+            };
+            if self.gated(&action) {
+                self.hold(action, current);
+                continue;
+            }
+            let mut mark = self.state.work.len();
             let ack = match &action {
                 Action::Relay(relay) => relay.ack,
                 _ => None,
             };
-            self.state.matched = false;
-            let flow = self.walk_action(&mut action, current);
             if let Some(ack) = ack {
-                // Below what the relay emitted: performed when all of it is done.
-                self.work.push(Action::Reply(self.acknowledge(ack)));
+                // Below what the relay emits: performed when all of it is done.
+                self.state.work.push(Action::Reply(Reply::of(ack)));
+                mark += 1;
+                self.state.matched = false;
+            }
+            let flow = self.walk_action(&mut action, current);
+            if let (Some(_), Some(Action::Reply(reply)), false) =
+                (ack, self.state.work.get_mut(mark.wrapping_sub(1)), self.state.matched)
+            {
+                // Known at once while there is one shard; 3.x sends no reason.
+                reply.reason = ReasonCode::NoMatchingSubscribers;
             }
             if flow == Flow::Next {
                 self.bottom(action, current);
             }
+            self.turn_round(mark);
+        }
+        self.state.running = false;
+    }
+
+    fn turn_round(&mut self, mark: usize) {
+        if self.state.work.len() > mark + 1 {
+            self.state.work[mark..].reverse();
         }
     }
 
-    /// Keeps an action that must not happen before what was stored is durable.
-    fn hold(&mut self, mut action: Action, current: Option<Publication<'_>>) -> Option<Action> {
-        let gated = match &action {
+    /// Whether an action must not happen before everything stored so far for its connection is durable.
+    fn gated(&self, action: &Action) -> bool {
+        let waits = match action {
             Action::Relay(relay) => relay.gated,
             Action::SessionOpened { .. } => true,
             _ => false,
         };
-        if !gated {
-            return Some(action);
-        }
+        waits && self.stored_through() > self.state.committed
+    }
+
+    fn stored_through(&self) -> LogSeq {
         let connection = self.state.from.and_then(|from| self.state.connections.get(from));
-        let through = connection.map_or(self.state.committed, |connection| connection.stored);
-        if through <= self.state.committed {
-            return Some(action);
-        }
+        connection.map_or(LogSeq(0), |connection| connection.stored)
+    }
+
+    /// Keeps an action until its gate opens.
+    fn hold(&mut self, mut action: Action, current: Option<Publication<'_>>) {
+        let through = self.stored_through();
         if let Action::Relay(relay) = &mut action {
             relay.gated = false;
             if matches!(relay.what, What::Current) {
-                relay.what = self.keep(current)?;
+                match self.keep(current) {
+                    Some(kept) => relay.what = kept,
+                    None => return,
+                }
             }
         }
         self.state.gate(through, action);
-        None
-    }
-
-    fn acknowledge(&self, ack: RelayAck) -> Reply {
-        let version = self.state.connections.get(ack.to).map(|connection| connection.version);
-        // Known at once while there is one shard.
-        let unmatched = version == Some(Version::V5) && !self.state.matched;
-        let reason = if unmatched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        Reply { to: ack.to, packet: ack.packet, packet_id: ack.packet_id, reason, codes: Box::default() }
     }
 
     fn walk_action(&mut self, action: &mut Action, current: Option<Publication<'_>>) -> Flow {
@@ -107,7 +135,9 @@ impl Broker {
             Action::SessionEnded { session } => {
                 if let Some(ended) = self.state.sessions.remove(session) {
                     self.state.stats.sessions_ended += 1;
-                    if let Some(connection) = ended.connection.and_then(|id| self.state.connections.get_mut(id)) {
+                    if let Some(connection) =
+                        ended.connection.and_then(|id| self.state.connections.get_mut(id))
+                    {
                         connection.session = None;
                     }
                 }
@@ -194,7 +224,7 @@ impl Broker {
         self.state.from = from;
         let Action::Reply(reply) = action else {
             self.state.opening = true;
-            self.state.emitted.push(action);
+            self.state.work.push(action);
             self.run(None);
             self.state.opening = false;
             return;
@@ -218,7 +248,7 @@ impl Broker {
         }
         self.state.stats.violations += 1;
         let notice = super::Notice::Violated { connection: id, peer, violation };
-        self.state.emitted.push(Action::Notice(Box::new(notice)));
+        self.state.work.push(Action::Notice(Box::new(notice)));
         match phase {
             Phase::Connecting => self.refuse_connect(id, violation.reason),
             Phase::Connected => self.close(id, Some(violation.reason), false),
@@ -239,4 +269,3 @@ impl Broker {
 /// The clause of a packet that came where no middleware handles its kind.
 pub(super) const UNHANDLED: Violation =
     Violation { clause: Clause("MQTT-4.13.1-1"), reason: ReasonCode::ImplementationSpecificError };
-

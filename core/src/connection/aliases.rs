@@ -11,7 +11,12 @@ pub(crate) struct Aliases(Vec<Box<str>>);
 
 impl Aliases {
     /// The topic of a PUBLISH with a Topic Alias: sets the alias if the packet has a topic, else looks it up.
-    pub(crate) fn resolve<'a>(&'a mut self, alias: u16, topic: &str, most: u16) -> Result<&'a str, Violation> {
+    pub(crate) fn resolve<'a>(
+        &'a mut self,
+        alias: u16,
+        topic: &str,
+        most: u16,
+    ) -> Result<&'a str, Violation> {
         // [MQTT-3.3.2-9]
         if alias == 0 || alias > most {
             return Err(Violation::with("MQTT-3.3.2-9", ReasonCode::TopicAliasInvalid));

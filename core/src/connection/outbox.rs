@@ -160,7 +160,10 @@ mod tests {
                 got.extend(chunk);
             }
             got.extend(outbox.chunks().flatten());
-            assert_eq!(outbox.len(), expected.len() - got.len() + outbox.chunks().map(<[u8]>::len).sum::<usize>());
+            assert_eq!(
+                outbox.len(),
+                expected.len() - got.len() + outbox.chunks().map(<[u8]>::len).sum::<usize>()
+            );
             outbox.clear(&mut pool);
             assert!(outbox.is_empty() && outbox.chunks().next().is_none());
             assert_eq!(got, expected, "{step} bytes at a time");

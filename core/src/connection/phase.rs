@@ -39,7 +39,9 @@ pub fn verdict(phase: Phase, packet: PacketType) -> Verdict {
         (Phase::Opened, P::Connect) => Allowed,
         (Phase::Opened, _) => Forbidden(Violation::protocol("MQTT-3.1.0-1")),
         (_, P::Connect) => Forbidden(Violation::protocol("MQTT-3.1.0-2")),
-        (_, P::Connack | P::Suback | P::Unsuback | P::Pingresp) => Forbidden(Violation::protocol("MQTT-4.13.1-1")),
+        (_, P::Connack | P::Suback | P::Unsuback | P::Pingresp) => {
+            Forbidden(Violation::protocol("MQTT-4.13.1-1"))
+        }
         (Phase::Connecting, P::Auth | P::Disconnect) => Allowed,
         // Only an enhanced authentication may be going on between CONNECT and CONNACK.
         (Phase::Connecting, _) => Forbidden(Violation::protocol("MQTT-3.1.2-30")),

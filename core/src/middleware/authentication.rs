@@ -1,13 +1,13 @@
 //! Who may connect: runs before a session is touched, so that a stranger cannot take one over.
 //!
-//! * **listens**: CONNECT, AUTH, answer
+//! * **listens**: CONNECT, AUTH, closed, answer
 //! * **emits**: ask (authenticate), AUTH, refuse
-//! * **owns**: its policy
+//! * **owns**: its policy; the method of each exchange that is going on
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Answer, Credentials, Cx, Query};
 use crate::error::Violation;
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, Table};
 use crate::packet::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
 use alloc::boxed::Box;
 use bytes::Bytes;
@@ -47,6 +47,8 @@ impl<F: FnMut(&Credentials) -> Decision + Send> Authenticate for F {
 /// See the [module](self).
 pub struct Authentication {
     policy: Box<dyn Authenticate>,
+    /// The method of the exchange that is going on.
+    methods: Table<ConnectionId, Box<str>>,
 }
 
 impl fmt::Debug for Authentication {
@@ -59,7 +61,7 @@ impl Authentication {
     /// Authentication by a policy.
     #[must_use]
     pub fn new(policy: impl Authenticate + 'static) -> Self {
-        Self { policy: Box::new(policy) }
+        Self { policy: Box::new(policy), methods: Table::default() }
     }
 
     /// Everybody comes in.
@@ -81,7 +83,7 @@ impl Middleware for Authentication {
     }
 
     fn wants(&self) -> Hooks {
-        Hooks::CONNECT | Hooks::AUTH
+        Hooks::CONNECT | Hooks::AUTH | Hooks::CLOSED
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Connect<'_>) -> Flow {
@@ -114,8 +116,9 @@ impl Middleware for Authentication {
     fn auth(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Auth<'_>) -> Flow {
         let Some(connection) = cx.connection(from) else { return Flow::Done };
         let method = packet.properties.authentication_method();
-        if packet.reason != ReasonCode::ContinueAuthentication || !method.is_some_and(|m| self.policy.method(m)) {
-            // Without an exchange going on there is nothing to continue.
+        let begun = self.methods.get(from).map(|method| &**method);
+        // [MQTT-4.12.0-5]: the method stays that of CONNECT; without an exchange there is nothing to continue.
+        if packet.reason != ReasonCode::ContinueAuthentication || begun.is_none() || begun != method {
             return Flow::Violation(Violation::protocol("MQTT-4.12.0-5"));
         }
         let who = Credentials {
@@ -132,17 +135,26 @@ impl Middleware for Authentication {
         Flow::Done
     }
 
-    fn answer(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Packet<'_>, answer: Answer) -> Flow {
+    fn answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        from: ConnectionId,
+        packet: &mut Packet<'_>,
+        answer: Answer,
+    ) -> Flow {
         match answer {
             Answer::Allow => Flow::Next,
             Answer::AllowAs(name) => allow_as(cx, from, name),
             Answer::Continue(data) => {
                 let Packet::Connect(connect) = packet else { return Flow::Done };
+                // [MQTT-4.12.0-6]: there is no AUTH for who did not begin with a method, as no 3.x client can.
+                let Some(method) = connect.properties.authentication_method() else {
+                    return Flow::Refuse(ReasonCode::NotAuthorized);
+                };
                 let mut properties = PropertiesBuf::default();
-                if let Some(method) = connect.properties.authentication_method() {
-                    properties.push(Property::AuthenticationMethod(method));
-                }
+                properties.push(Property::AuthenticationMethod(method));
                 properties.push(Property::AuthenticationData(&data));
+                self.methods.insert(from, method.into());
                 let properties: Properties<'_> = properties.as_properties();
                 // [MQTT-4.12.0-2]
                 cx.send(from, &Packet::Auth(Auth { reason: ReasonCode::ContinueAuthentication, properties }));
@@ -151,6 +163,10 @@ impl Middleware for Authentication {
             Answer::Deny(reason) => Flow::Refuse(reason),
             Answer::PerFilter(_) | Answer::Custom(_) => Flow::Refuse(ReasonCode::NotAuthorized),
         }
+    }
+
+    fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
+        self.methods.remove(id);
     }
 }
 

@@ -167,7 +167,13 @@ impl Middleware for Authorize {
         ask(cx, from, &client_id, Access::Subscribe { filters })
     }
 
-    fn answer(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Packet<'_>, answer: Answer) -> Flow {
+    fn answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        from: ConnectionId,
+        packet: &mut Packet<'_>,
+        answer: Answer,
+    ) -> Flow {
         match answer {
             Answer::Allow | Answer::AllowAs(_) => {
                 if let Packet::Publish(publish) = packet {

@@ -31,7 +31,12 @@ impl Middleware for Connection {
     }
 
     fn wants(&self) -> Hooks {
-        Hooks::ACCEPT | Hooks::PACKET | Hooks::CONNECT | Hooks::DISCONNECT | Hooks::SESSION_OPENED | Hooks::CLOSED
+        Hooks::ACCEPT
+            | Hooks::PACKET
+            | Hooks::CONNECT
+            | Hooks::DISCONNECT
+            | Hooks::SESSION_OPENED
+            | Hooks::CLOSED
     }
 
     fn accept(&mut self, cx: &mut Cx<'_>, id: ConnectionId, _: &Peer) -> Flow {

@@ -36,7 +36,8 @@ impl Middleware for KeepAlive {
     fn connect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Connect<'_>) -> Flow {
         let most = cx.config().keep_alive_max_s;
         // 3.x clients cannot be told another Keep Alive: theirs counts.
-        let lower = packet.version == Version::V5 && most > 0 && (packet.keep_alive == 0 || packet.keep_alive > most);
+        let lower =
+            packet.version == Version::V5 && most > 0 && (packet.keep_alive == 0 || packet.keep_alive > most);
         let keep_alive = if lower { most } else { packet.keep_alive };
         if let Some(connection) = cx.connection_mut(from) {
             connection.keep_alive_s = keep_alive;

@@ -84,7 +84,9 @@ impl Middleware for LastWill {
                 }
             }
             // [MQTT-3.1.2-10]: a normal DISCONNECT discards it.
-            Action::CleanDisconnect { session, reason: ReasonCode::Success } => drop(self.forget(cx, session)),
+            Action::CleanDisconnect { session, reason: ReasonCode::Success } => {
+                drop(self.forget(cx, session))
+            }
             Action::CleanDisconnect { session, .. } | Action::UncleanDisconnect { session } => {
                 self.owed(cx, session);
             }

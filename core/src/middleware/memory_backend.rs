@@ -1,7 +1,7 @@
 //! The backend that keeps everything in memory, and finds receivers.
 //!
 //! * **listens**: relay, subscribe and unsubscribe topic, store and look up retained, store and look up offline, store
-//!   session, store inbound, room, session opened, session ended
+//!   session, store inbound, session ended, timer
 //! * **emits**: forward (message, receivers), topic subscribed and unsubscribed, close (queue overflow)
 //! * **owns**: the subscription index, the retained messages, the queue of each session and its limits
 //!
@@ -9,8 +9,8 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Forward, Identifiers, Queued, Receiver, Relay, SubscribeTopic, TopicSubscribed, TopicUnsubscribed,
-    What,
+    Action, Cx, Forward, Identifiers, Owner, Queued, Receiver, Relay, SubscribeTopic, TopicSubscribed,
+    TopicUnsubscribed, What,
 };
 use crate::config::Overflow;
 use crate::hash::Seed;
@@ -32,6 +32,8 @@ pub struct MemoryBackend {
     /// Per place of a session: the relay that touched it last and its position among the receivers.
     stamps: Vec<(u32, u32)>,
     relay: u32,
+    /// Where the sweep for expired retained messages goes on; none: it is not under way.
+    sweep: Option<Option<Box<str>>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +61,7 @@ impl Default for MemoryBackend {
             pages: Table::default(),
             stamps: Vec::new(),
             relay: 0,
+            sweep: None,
         }
     }
 }
@@ -78,8 +81,6 @@ impl Middleware for MemoryBackend {
             | Hooks::LOOKUP_OFFLINE
             | Hooks::STORE_SESSION
             | Hooks::STORE_INBOUND
-            | Hooks::ROOM
-            | Hooks::SESSION_OPENED
             | Hooks::SESSION_ENDED
     }
 
@@ -93,35 +94,16 @@ impl Middleware for MemoryBackend {
             Action::SubscribeTopic(topic) => self.subscribe(cx, topic),
             Action::UnsubscribeTopic(topic) => {
                 let existed = self.index.unsubscribe(&topic.filter, topic.share.as_deref(), topic.session);
+                if topic.share.is_none() {
+                    self.end_page(cx, topic.session, &topic.filter);
+                }
                 let topic = (**topic).clone();
                 cx.emit(Action::TopicUnsubscribed(Box::new(TopicUnsubscribed { topic, existed })));
             }
             Action::StoreRetained(message) => self.store_retained(cx, message),
-            Action::LookupRetained(topic) => {
-                let page = Page {
-                    filter: topic.filter.clone(),
-                    options: topic.options,
-                    identifiers: topic.identifier.into(),
-                    after: None,
-                };
-                let pages = self.pages.get_or_insert_with(topic.session, VecDeque::new);
-                // A new subscription to the same filter starts over.
-                pages.retain(|earlier| earlier.filter != page.filter);
-                pages.push_back(page);
-                self.send_pages(cx, topic.session);
-            }
+            Action::LookupRetained(topic) => self.open_page(cx, topic),
             Action::StoreOffline { session, queued } => self.push(cx, *session, queued.clone()),
             Action::LookupOffline { session, most } => self.pop(cx, *session, *most),
-            Action::Room { session } => {
-                self.send_pages(cx, *session);
-                return Flow::Next;
-            }
-            Action::SessionOpened { session, .. } => {
-                if self.pages.get(*session).is_some() {
-                    cx.emit_last(Action::Room { session: *session });
-                }
-                return Flow::Next;
-            }
             Action::SessionEnded { session } => {
                 self.index.remove_session(*session);
                 self.queues.remove(*session);
@@ -133,9 +115,24 @@ impl Middleware for MemoryBackend {
         }
         Flow::Done
     }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, _: Owner) {
+        self.sweep(cx);
+    }
 }
 
 impl MemoryBackend {
+    /// Gives back the memory of expired retained messages, some topics at a time, while there may be any.
+    fn sweep(&mut self, cx: &mut Cx<'_>) {
+        let Some(after) = self.sweep.take() else { return };
+        let after = self.retained.expire(cx.now().wall, after.as_deref(), SCAN_MESSAGES);
+        if after.is_some() || self.retained.expiring() > 0 {
+            let ms = if after.is_some() { SWEEP_STEP_MS } else { SWEEP_MS };
+            self.sweep = Some(after);
+            cx.arm(cx.now().mono.plus_ms(ms), Owner::Part);
+        }
+    }
+
     /// Finds who gets a message.
     fn relay(&mut self, cx: &mut Cx<'_>, relay: &Relay) {
         let mut receivers = cx.receivers();
@@ -190,7 +187,8 @@ impl MemoryBackend {
 
     fn subscribe(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
         let share = topic.share.as_deref();
-        let existed = self.index.subscribe(&topic.filter, share, topic.session, topic.options, topic.identifier);
+        let existed =
+            self.index.subscribe(&topic.filter, share, topic.session, topic.options, topic.identifier);
         cx.emit(Action::TopicSubscribed(Box::new(TopicSubscribed { topic: topic.clone(), existed })));
     }
 
@@ -206,20 +204,61 @@ impl MemoryBackend {
         let bytes = self.retained.bytes() + message.size() - replaces;
         if messages > config.retained_messages_max as usize || bytes as u64 > config.retained_bytes_max {
             cx.stats().dropped_retained_full += 1;
+            // The retained message of a topic is the last one [MQTT-3.3.1-5]: no older one pretends to be.
+            self.retained.remove(message.topic());
             return;
         }
         self.retained.set(message.clone());
+        if message.expires().is_some() && self.sweep.is_none() {
+            self.sweep = Some(None);
+            cx.arm(cx.now().mono.plus_ms(SWEEP_MS), Owner::Part);
+        }
     }
 
-    /// Sends retained messages until the client has enough for now.
-    fn send_pages(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+    /// Begins to send retained messages for a subscription.
+    fn open_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
+        let session = topic.session;
+        // A new subscription to the same filter starts over.
+        self.end_page(cx, session, &topic.filter);
+        let identifiers = topic.identifier.into();
+        let page = Page { filter: topic.filter.clone(), options: topic.options, identifiers, after: None };
+        self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
+        let Some(state) = cx.session_mut(session) else { return };
+        state.paging = true;
+        if state.program {
+            // It takes whatever there is.
+            self.send_pages(cx, session, &mut Allowance { messages: u32::MAX, bytes: usize::MAX });
+        } else {
+            cx.emit(Action::Room { session });
+        }
+    }
+
+    fn end_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str) {
+        let Some(pages) = self.pages.get_mut(session) else { return };
+        pages.retain(|page| *page.filter != *filter);
+        if pages.is_empty() {
+            self.no_pages(cx, session);
+        }
+    }
+
+    fn no_pages(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        self.pages.remove(session);
+        if let Some(state) = cx.session_mut(session) {
+            state.paging = false;
+        }
+    }
+
+    /// Sends retained messages until the client has enough for now: they pass no queue, so no limit of a queue cuts
+    /// them off.
+    fn send_pages(&mut self, cx: &mut Cx<'_>, session: SessionId, allowance: &mut Allowance) {
         let Some(pages) = self.pages.get_mut(session) else { return };
         let wall = cx.now().wall;
-        let mut sent = 0;
-        while let Some(page) = pages.front_mut() {
+        while !allowance.spent()
+            && let Some(page) = pages.front_mut()
+        {
             let (options, identifiers) = (page.options, &page.identifiers);
             let mut expired = 0;
-            let after = self.retained.page(&page.filter, page.after.as_deref(), SCAN_MESSAGES, |message| {
+            page.after = self.retained.page(&page.filter, page.after.as_deref(), SCAN_MESSAGES, |message| {
                 if message.expired(wall) {
                     expired += 1;
                     return true;
@@ -227,26 +266,19 @@ impl MemoryBackend {
                 let qos = options.qos.min(message.qos());
                 let identifiers = identifiers.clone();
                 // [MQTT-3.3.1-8]: RETAIN says that it is not new.
-                let receiver = Receiver { session, qos, retain: true, paged: false, identifiers };
+                let receiver = Receiver { session, qos, retain: true, paged: true, identifiers };
                 let what = What::Kept(message.clone());
                 cx.emit(Action::Forward(Forward { what, receivers: alloc::vec![receiver] }));
-                sent += 1;
-                sent < PAGE_MESSAGES
+                allowance.take(message);
+                !allowance.spent()
             });
             cx.stats().dropped_expired += expired;
-            page.after = after;
             if page.after.is_none() {
                 pages.pop_front();
             }
-            if sent >= PAGE_MESSAGES {
-                break;
-            }
         }
         if pages.is_empty() {
-            self.pages.remove(session);
-        } else {
-            // Go on when what was sent has left.
-            cx.emit_last(Action::WantRoom { session });
+            self.no_pages(cx, session);
         }
     }
 
@@ -257,8 +289,9 @@ impl MemoryBackend {
         while queue.messages.len() >= most || queue.bytes + size > bytes_max {
             cx.stats().dropped_queue_full += 1;
             let oldest = match cx.config().queue_overflow {
-                Overflow::DropOldest => queue.messages.pop_front(),
-                Overflow::DropNewest => None,
+                // What does not even fit into an empty queue costs nobody else his place.
+                Overflow::DropOldest if size <= bytes_max => queue.messages.pop_front(),
+                Overflow::DropOldest | Overflow::DropNewest => None,
                 Overflow::Disconnect => {
                     if let Some(id) = cx.session(session).and_then(|session| session.connection) {
                         cx.close_client(id, ReasonCode::QuotaExceeded);
@@ -277,11 +310,25 @@ impl MemoryBackend {
         note_length(cx, session, queue);
     }
 
+    /// Sends what a session's client can take: from its queue, then what is retained.
     fn pop(&mut self, cx: &mut Cx<'_>, session: SessionId, most: u32) {
-        let Some(queue) = self.queues.get_mut(session) else { return };
+        let Some(id) = cx.session(session).and_then(|session| session.connection) else { return };
+        let waiting = cx.connection(id).map_or(0, |connection| connection.outbox_bytes());
+        let bytes = (cx.config().outbox_bytes_max as usize).saturating_sub(waiting);
+        let mut allowance = Allowance { messages: most, bytes };
+        let more = self.pop_queue(cx, session, &mut allowance);
+        self.send_pages(cx, session, &mut allowance);
+        if more || self.pages.get(session).is_some() {
+            // Go on when what was sent has left.
+            cx.emit_last(Action::WantRoom { session });
+        }
+    }
+
+    /// Returns whether something stays in the queue.
+    fn pop_queue(&mut self, cx: &mut Cx<'_>, session: SessionId, allowance: &mut Allowance) -> bool {
+        let Some(queue) = self.queues.get_mut(session) else { return false };
         let wall = cx.now().wall;
-        let mut taken = 0;
-        while taken < most
+        while !allowance.spent()
             && let Some(queued) = queue.messages.pop_front()
         {
             queue.bytes -= cost(&queued);
@@ -290,8 +337,8 @@ impl MemoryBackend {
                 cx.stats().dropped_expired += 1;
                 continue;
             }
-            taken += 1;
             let Queued { message, qos, retain, identifiers } = queued;
+            allowance.take(&message);
             let receiver = Receiver { session, qos, retain, paged: true, identifiers };
             cx.emit(Action::Forward(Forward { what: What::Kept(message), receivers: alloc::vec![receiver] }));
         }
@@ -300,9 +347,24 @@ impl MemoryBackend {
         if !more {
             self.queues.remove(session);
         }
-        if more || self.pages.get(session).is_some() {
-            cx.emit_last(Action::WantRoom { session });
-        }
+        more
+    }
+}
+
+/// How much a client can take now.
+struct Allowance {
+    messages: u32,
+    bytes: usize,
+}
+
+impl Allowance {
+    fn spent(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    fn take(&mut self, message: &Message) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.size());
     }
 }
 
@@ -317,8 +379,8 @@ fn cost(queued: &Queued) -> u64 {
     (queued.message.size() + size_of::<Queued>()) as u64
 }
 
-/// Retained messages sent at once, before the client has to take them.
-const PAGE_MESSAGES: usize = 128;
 /// Topics looked at in one go.
 const SCAN_MESSAGES: usize = 4_096;
-
+/// From one sweep of the retained messages to the next, and between its steps.
+const SWEEP_MS: u64 = 60_000;
+const SWEEP_STEP_MS: u64 = 100;

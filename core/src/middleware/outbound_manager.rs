@@ -63,24 +63,22 @@ impl Middleware for OutboundManager {
     fn pubrec(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &Ack<'_>) -> Flow {
         let Some(session) = cx.session_of(from) else { return Flow::Done };
         let packet_id = packet.packet_id;
-        let flight = self.windows.get_mut(session).and_then(|window| window.find(packet_id));
-        let flight = flight.filter(|flight| flight.qos == QoS::ExactlyOnce);
-        let reason = match flight {
+        let window = self.windows.get_mut(session);
+        let reason = match window.and_then(|window| Some((window.state(packet_id)?, window))) {
             // A refused message is done with [MQTT-4.3.3-4].
-            Some(flight) if packet.reason.is_error() && flight.progress == Progress::Sent => {
-                self.progress(cx, from, packet_id, QoS::ExactlyOnce, Progress::Sent);
+            Some(((QoS::ExactlyOnce, was), _)) if packet.reason.is_error() => {
+                self.progress(cx, from, packet_id, QoS::ExactlyOnce, was);
                 return Flow::Done;
             }
-            Some(flight) => {
-                // From here on the message is the client's; only its identifier is still in use.
-                flight.progress = Progress::Released;
-                flight.message = None;
+            Some(((QoS::ExactlyOnce, _), window)) => {
+                window.release(packet_id);
                 ReasonCode::Success
             }
-            None if cx.connection(from).is_some_and(|c| c.version == Version::V5) => {
+            _ if packet.reason.is_error() => return Flow::Done,
+            _ if cx.connection(from).is_some_and(|c| c.version == Version::V5) => {
                 ReasonCode::PacketIdentifierNotFound
             }
-            None => ReasonCode::Success,
+            _ => ReasonCode::Success,
         };
         cx.emit(pubrel(from, packet_id, reason));
         Flow::Done
@@ -94,11 +92,9 @@ impl Middleware for OutboundManager {
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
             Action::Forward(forward) => return self.forward(cx, forward),
-            Action::Room { session } => {
-                if cx.session(*session).is_some_and(|session| session.queued > 0) {
-                    self.pump(cx, *session);
-                    return Flow::Done;
-                }
+            Action::Room { session } if self.waits(cx, *session) => {
+                self.pump(cx, *session);
+                return Flow::Done;
             }
             Action::SessionOpened { session, present: true, .. } => self.resume(cx, *session),
             Action::SessionEnded { session } => drop(self.windows.remove(*session)),
@@ -131,7 +127,7 @@ impl OutboundManager {
             let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
             match (connection, receiver.qos) {
                 (Some((id, connection)), QoS::AtMostOnce) => {
-                    if connection.outbox_bytes() < cx.config().outbox_bytes_max as usize {
+                    if receiver.paged || !full(cx, connection) {
                         self.send(cx, id, &publication, &forward.what, &receiver, None, many);
                     } else {
                         cx.stats().dropped_slow += 1;
@@ -153,7 +149,8 @@ impl OutboundManager {
                         continue;
                     }
                     let Some(packet_id) = window.next_id() else { continue };
-                    let sent = self.send(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
+                    let sent =
+                        self.send(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
                     if let (true, Some(message)) = (sent, cx.keep(&forward.what)) {
                         self.track(InFlight::new(packet_id, message, &receiver), receiver);
                     }
@@ -265,16 +262,28 @@ impl OutboundManager {
         }
     }
 
+    /// Whether something waits until the session can take it.
+    fn waits(&self, cx: &Cx<'_>, session: SessionId) -> bool {
+        cx.session(session).is_some_and(|session| session.queued > 0 || session.paging)
+            || self.windows.get(session).is_some_and(|window| window.unsent > 0)
+    }
+
     /// Fills the window again: first with what was in flight before, then from the queue.
     fn pump(&mut self, cx: &mut Cx<'_>, session: SessionId) {
         let Some(state) = cx.session(session) else { return };
-        let (Some(id), queued) = (state.connection, state.queued) else { return };
+        let (Some(id), waits) = (state.connection, state.queued > 0 || state.paging) else { return };
         let window = self.windows.get_or_insert_with(session, Box::default);
         if window.unsent > 0 {
             return self.resend(cx, session, id);
         }
+        if !waits {
+            return;
+        }
+        if cx.connection(id).is_some_and(|connection| full(cx, connection)) {
+            return want_room(cx, id);
+        }
         let room = room(cx, id, window);
-        if queued > 0 && room > 0 {
+        if room > 0 {
             cx.emit(Action::LookupOffline { session, most: room });
         }
     }
@@ -298,24 +307,34 @@ impl OutboundManager {
 
     fn resend(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId) {
         let Some(connection) = cx.connection(id) else { return };
-        let version = connection.version;
-        let most = limit(cx, connection);
+        let (version, packet_size_max) = (connection.version, connection.packet_size_max);
+        let most = usize::from(limit(cx, connection));
         let wall = cx.now().wall;
         let Some(window) = self.windows.get_mut(session) else { return };
-        while window.unsent > 0 && window.len() - (window.unsent as usize) < most as usize {
+        while window.unsent > 0 && window.len() - usize::from(window.unsent) < most {
+            if cx.connection(id).is_some_and(|connection| full(cx, connection)) {
+                return want_room(cx, id);
+            }
             let Some(flight) = window.next_unsent() else { return };
+            let (packet_id, qos) = (flight.packet_id, flight.qos);
             let Some(message) = &flight.message else { return };
             let delivery = Delivery {
                 version,
-                qos: flight.qos,
+                qos,
                 retain: flight.retain,
                 // [MQTT-3.3.1-1]
                 dup: true,
-                packet_id: Some(flight.packet_id),
+                packet_id: Some(packet_id),
                 identifiers: flight.identifiers.as_slice(),
                 alias: None,
             };
             let publication = message.publication();
+            if publish_len(&publication, &delivery) > packet_size_max as usize {
+                // [MQTT-3.1.2-25]
+                cx.stats().dropped_too_large += 1;
+                window.remove(packet_id, qos, Progress::Sent);
+                continue;
+            }
             cx.state.write(id, |out| {
                 encode_publish(out, &publication, &delivery, wall);
                 out.extend_from_slice(publication.payload);
@@ -350,11 +369,13 @@ fn limit(cx: &Cx<'_>, connection: &Connection) -> u16 {
     connection.receive_maximum.min(cx.config().in_flight_max)
 }
 
+/// Whether nothing more should be written before the client has taken what there is.
+fn full(cx: &Cx<'_>, connection: &Connection) -> bool {
+    connection.outbox_bytes() >= cx.config().outbox_bytes_max as usize
+}
+
 fn room(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> u32 {
-    let Some(connection) = cx.connection(id) else { return 0 };
-    if connection.outbox_bytes() >= cx.config().outbox_bytes_max as usize {
-        return 0;
-    }
+    let Some(connection) = cx.connection(id).filter(|connection| !full(cx, connection)) else { return 0 };
     u32::from(limit(cx, connection)).saturating_sub(window.len() as u32)
 }
 

@@ -118,9 +118,13 @@ impl Middleware for PacketEmitter {
                 self.tell(cx, notice);
                 return Flow::Done;
             }
-            Action::SessionOpened { session, connection, present } => client_id(cx, *session).map(|client_id| {
-                Notice::Connected { client_id, connection: *connection, session_present: *present }
-            }),
+            Action::SessionOpened { session, connection, present } => {
+                client_id(cx, *session).map(|client_id| Notice::Connected {
+                    client_id,
+                    connection: *connection,
+                    session_present: *present,
+                })
+            }
             Action::CleanDisconnect { session, .. } => {
                 client_id(cx, *session).map(|client_id| Notice::Disconnected { client_id, clean: true })
             }

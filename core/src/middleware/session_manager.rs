@@ -186,6 +186,7 @@ impl SessionManager {
             version,
             expiry: 0,
             queued: 0,
+            paging: false,
             program: false,
         });
         if let Some(names) = &mut self.by_client_id {
@@ -243,7 +244,13 @@ impl SessionManager {
 }
 
 /// What CONNACK announces to an MQTT 5.0 client: only what differs from the standard's defaults.
-fn announce(cx: &Cx<'_>, id: ConnectionId, session: SessionId, opening: &Opening, properties: &mut PropertiesBuf) {
+fn announce(
+    cx: &Cx<'_>,
+    id: ConnectionId,
+    session: SessionId,
+    opening: &Opening,
+    properties: &mut PropertiesBuf,
+) {
     let (config, Some(connection)) = (cx.config(), cx.connection(id)) else { return };
     if opening.expiry != opening.asked_expiry {
         properties.push(Property::SessionExpiryInterval(opening.expiry));

@@ -1,8 +1,8 @@
 //! The chain as a list of boxed middlewares, with one list of listeners per hook.
 
 use super::{
-    Authentication, Authorize, Connection, Hooks, InboundManager, KeepAlive, LastWill, MemoryBackend, Middleware,
-    OutboundManager, PacketEmitter, RetainManager, SessionManager, SubscriptionManager,
+    Authentication, Authorize, Connection, Hooks, InboundManager, KeepAlive, LastWill, MemoryBackend,
+    Middleware, OutboundManager, PacketEmitter, RetainManager, SessionManager, SubscriptionManager,
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -66,7 +66,7 @@ impl Stack {
             .push(SessionManager::default())
             .push(InboundManager::default())
             .push(SubscriptionManager::default())
-            .push(RetainManager::default())
+            .push(RetainManager)
             .push(PacketEmitter::default())
             .push(OutboundManager::default())
             .push(MemoryBackend::default())
@@ -140,7 +140,8 @@ impl Stack {
     pub(crate) fn seal(&mut self) {
         assert!(self.parts.len() < usize::from(u8::MAX), "a chain has at most 254 middlewares");
         let wants: Vec<Hooks> = self.parts.iter().map(|part| part.wants()).collect();
-        let listeners = |hook| (0..wants.len()).filter(|&part| wants[part].has(hook)).map(|part| part as u8).collect();
+        let listeners =
+            |hook| (0..wants.len()).filter(|&part| wants[part].has(hook)).map(|part| part as u8).collect();
         self.listeners = (0..Hooks::COUNT).map(listeners).collect();
     }
 

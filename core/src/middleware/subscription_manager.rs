@@ -8,9 +8,7 @@ use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Reply, SubscribeTopic, UnsubscribeTopic};
 use crate::error::Violation;
 use crate::id::ConnectionId;
-use crate::packet::{
-    PacketType, QoS, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, Version,
-};
+use crate::packet::{PacketType, QoS, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, Version};
 use crate::topic::Filter;
 use crate::topic::filter::levels;
 use alloc::boxed::Box;

@@ -51,6 +51,16 @@ const fn allows(reason: ReasonCode) -> bool {
 }
 
 impl<'a> Connack<'a> {
+    /// The nearest reason code that a CONNACK may carry.
+    pub(crate) const fn reason_for(reason: ReasonCode) -> ReasonCode {
+        match reason {
+            // [MQTT-3.2.2-8]
+            reason if allows(reason) => reason,
+            ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
+            _ => ReasonCode::UnspecifiedError,
+        }
+    }
+
     /// Decodes the packet.
     ///
     /// # Errors

@@ -18,8 +18,9 @@ use crate::hash::Seed;
 use crate::id::{ConnectionId, Id, LogSeq, Ticket};
 use crate::middleware::Stack;
 use crate::packet::{
-    Ack, Connect, Framed, Packet, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, Subscribe,
-    SubscribeFiltersBuf, SubscriptionOptions, Unsubscribe, UnsubscribeFiltersBuf, Version, Will, frame,
+    Ack, Connect, Disconnect as DisconnectPacket, Framed, Packet, PacketId, PacketType, Properties,
+    PropertiesBuf, Property, Publish, QoS, ReasonCode, Subscribe, SubscribeFiltersBuf, SubscriptionOptions,
+    Unsubscribe, UnsubscribeFiltersBuf, Version, Will, frame,
 };
 use crate::time::{Mono, Now, Wall};
 use alloc::collections::BTreeMap;
@@ -103,6 +104,42 @@ pub fn publish<'a>(topic: &'a str, payload: &'a str, qos: QoS) -> Publish<'a> {
 #[must_use]
 pub fn id(number: u16) -> PacketId {
     PacketId::new(number.max(1)).unwrap_or(PacketId::MIN)
+}
+
+/// A PUBLISH to send that is to be retained.
+#[must_use]
+pub fn retained<'a>(topic: &'a str, payload: &'a str, qos: QoS) -> Packet<'a> {
+    Packet::Publish(Publish { retain: true, ..publish(topic, payload, qos) })
+}
+
+/// Properties to put into a packet.
+#[must_use]
+pub fn properties(list: &[Property<'_>]) -> Properties<'static> {
+    let mut properties = PropertiesBuf::new();
+    for property in list {
+        properties.push(*property);
+    }
+    Properties::from_buf(properties)
+}
+
+/// A DISCONNECT to send.
+#[must_use]
+pub fn disconnect(reason: ReasonCode, list: &[Property<'_>]) -> Packet<'static> {
+    Packet::Disconnect(DisconnectPacket { reason, properties: properties(list) })
+}
+
+/// A SUBSCRIBE of several filters; its Packet Identifier is 777.
+///
+/// # Panics
+/// If a filter does not fit.
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn subscribe_filters(filters: &[(&str, SubscriptionOptions)]) -> SubscribeFiltersBuf {
+    let mut buf = SubscribeFiltersBuf::new();
+    for (filter, options) in filters {
+        buf.push(filter, *options).expect("it fits");
+    }
+    buf
 }
 
 fn key(id: ConnectionId) -> (u32, u32) {
@@ -383,6 +420,52 @@ impl Bench {
         decode(&output, self.version(id)).iter().map(|packet| format!("{packet:?}")).collect()
     }
 
+    /// Takes what a connection got, as one short line per packet: its name, its reason codes in hexadecimal, its
+    /// Packet Identifier behind `#`, its properties as they are.
+    ///
+    /// ```
+    /// use culex_core::packet::{QoS, Version};
+    /// use culex_core::testing::Bench;
+    ///
+    /// let mut bench = Bench::new();
+    /// let alice = bench.connect(Version::V5, "alice");
+    /// bench.subscribe(alice, "t", QoS::AtLeastOnce);
+    /// bench.publish(alice, "t", "hello", QoS::AtLeastOnce);
+    /// assert_eq!(bench.lines(alice), ["PUBLISH q1 #1 t: hello", "PUBACK 00 #1"]);
+    /// ```
+    pub fn lines(&mut self, id: ConnectionId) -> Vec<String> {
+        let output = self.output(id);
+        decode(&output, self.version(id)).iter().map(line).collect()
+    }
+
+    /// Sends a CONNECT on a new connection, whatever comes of it.
+    pub fn try_connect(&mut self, packet: &Connect<'_>) -> ConnectionId {
+        let id = self.accept();
+        self.send(id, &Packet::Connect(packet.clone()));
+        id
+    }
+
+    /// Subscribes to several filters at once and leaves its SUBACK to be taken.
+    pub fn subscribe_all(&mut self, id: ConnectionId, filters: &[(&str, SubscriptionOptions)]) {
+        let filters = subscribe_filters(filters);
+        let packet_id = self::id(777);
+        let packet = Subscribe { packet_id, properties: Properties::EMPTY, filters: filters.as_filters() };
+        self.send(id, &Packet::Subscribe(packet));
+    }
+
+    /// Publishes with an identifier of one's own.
+    pub fn publish_as(&mut self, id: ConnectionId, packet_id: u16, topic: &str, payload: &str, qos: QoS) {
+        let packet_id = (qos > QoS::AtMostOnce).then(|| self::id(packet_id));
+        self.send(id, &Packet::Publish(Publish { packet_id, ..publish(topic, payload, qos) }));
+    }
+
+    /// Sends DISCONNECT and closes, as a client does that leaves in peace.
+    pub fn leave(&mut self, id: ConnectionId) {
+        self.send(id, &disconnect(ReasonCode::Success, &[]));
+        self.broker.disconnected(self.now, id, Disconnect::Eof);
+        self.drain();
+    }
+
     /// Takes the messages a connection got as `topic: payload`; other packets are dropped.
     pub fn messages(&mut self, id: ConnectionId) -> Vec<String> {
         let output = self.output(id);
@@ -425,4 +508,39 @@ pub fn decode(bytes: &[u8], version: Version) -> Vec<Packet<'_>> {
 
 fn describe(publish: &Publish<'_>) -> String {
     format!("{}: {}", publish.topic, String::from_utf8_lossy(&publish.payload))
+}
+
+fn line(packet: &Packet<'_>) -> String {
+    let with = |text: String, properties: &Properties<'_>| match properties.is_empty() {
+        true => text,
+        false => format!("{text} {properties:?}"),
+    };
+    let ack = |name: &str, ack: &Ack<'_>| {
+        with(format!("{name} {:02X} #{}", ack.reason as u8, ack.packet_id), &ack.properties)
+    };
+    match packet {
+        Packet::Connack(connack) => {
+            let present = if connack.session_present { " present" } else { "" };
+            with(format!("CONNACK {:02X}{present}", connack.reason as u8), &connack.properties)
+        }
+        Packet::Publish(publish) => {
+            let packet_id = publish.packet_id.map(|packet_id| format!(" #{packet_id}")).unwrap_or_default();
+            let dup = if publish.dup { " dup" } else { "" };
+            let retain = if publish.retain { " retain" } else { "" };
+            let text =
+                format!("PUBLISH q{}{packet_id}{dup}{retain} {}", publish.qos as u8, describe(publish));
+            with(text, &publish.properties)
+        }
+        Packet::Puback(packet) => ack("PUBACK", packet),
+        Packet::Pubrec(packet) => ack("PUBREC", packet),
+        Packet::Pubrel(packet) => ack("PUBREL", packet),
+        Packet::Pubcomp(packet) => ack("PUBCOMP", packet),
+        Packet::Suback(suback) => format!("SUBACK {:02X?} #{}", suback.reasons, suback.packet_id),
+        Packet::Unsuback(unsuback) => format!("UNSUBACK {:02X?} #{}", unsuback.reasons, unsuback.packet_id),
+        Packet::Pingresp => "PINGRESP".into(),
+        Packet::Disconnect(disconnect) => {
+            with(format!("DISCONNECT {:02X}", disconnect.reason as u8), &disconnect.properties)
+        }
+        other => format!("{other:?}"),
+    }
 }

@@ -18,6 +18,8 @@ use core::ops::Bound;
 pub struct Retained {
     messages: BTreeSet<ByTopic>,
     bytes: usize,
+    /// How many will expire.
+    expiring: usize,
 }
 
 /// A message that is compared by its topic only.
@@ -61,16 +63,21 @@ impl Retained {
     /// caller [MQTT-3.3.1-6].
     pub fn set(&mut self, message: Message) -> Option<Message> {
         self.bytes += message.size();
+        self.expiring += usize::from(message.expires().is_some());
         let old = self.messages.replace(ByTopic(message))?.0;
-        self.bytes -= old.size();
-        Some(old)
+        Some(self.forget(old))
     }
 
     /// Removes the message of a topic.
     pub fn remove(&mut self, topic: &str) -> Option<Message> {
         let old = self.messages.take(topic)?.0;
+        Some(self.forget(old))
+    }
+
+    fn forget(&mut self, old: Message) -> Message {
         self.bytes -= old.size();
-        Some(old)
+        self.expiring -= usize::from(old.expires().is_some());
+        old
     }
 
     /// The message of a topic.
@@ -83,6 +90,12 @@ impl Retained {
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// How many messages will expire, or have and were not yet removed.
+    #[must_use]
+    pub fn expiring(&self) -> usize {
+        self.expiring
     }
 
     /// Whether there is none.

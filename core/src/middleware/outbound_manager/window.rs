@@ -85,12 +85,25 @@ impl Window {
         let guess = usize::from(distance(front, packet_id.get())).min(self.flights.len() - 1);
         // Whatever was taken out only moved it forward.
         let near = (0..=guess).rev().find(|&index| self.flights[index].packet_id == packet_id);
-        near.or_else(|| (guess + 1..self.flights.len()).find(|&index| self.flights[index].packet_id == packet_id))
+        near.or_else(|| {
+            (guess + 1..self.flights.len()).find(|&index| self.flights[index].packet_id == packet_id)
+        })
     }
 
-    pub(super) fn find(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
-        let index = self.position(packet_id)?;
-        self.flights.get_mut(index)
+    /// The QoS of a message in flight, and how far it is.
+    pub(super) fn state(&self, packet_id: PacketId) -> Option<(QoS, Progress)> {
+        let flight = &self.flights[self.position(packet_id)?];
+        Some((flight.qos, flight.progress))
+    }
+
+    /// PUBREC came: from here on the message is the client's, and only its identifier is still in use.
+    pub(super) fn release(&mut self, packet_id: PacketId) {
+        let Some(index) = self.position(packet_id) else { return };
+        let flight = &mut self.flights[index];
+        // A client may know a message from an earlier connection that was not yet sent again on this one.
+        self.unsent -= u16::from(flight.progress == Progress::Unsent);
+        flight.progress = Progress::Released;
+        flight.message = None;
     }
 
     /// Takes out a message that is done; false if there is none of that kind.

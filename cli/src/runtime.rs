@@ -1,0 +1,52 @@
+//! The broker on each of the runtimes: bind, say so, run until it is shut down.
+
+use crate::settings::{Runtime, Settings};
+use culex_core::{Notice, Seed};
+use culex_runtime::Handle;
+use std::io;
+use std::net::SocketAddr;
+
+/// Runs a broker until it is shut down. `started` is called when all listeners are bound, with their addresses.
+///
+/// # Errors
+/// A listener that cannot be bound is told in one line that names it; the rest as the operating system tells it.
+pub(crate) fn run(
+    settings: &Settings,
+    seed: Seed,
+    started: impl FnOnce(&[SocketAddr], Handle) -> io::Result<()>,
+) -> io::Result<()> {
+    // The runtimes have the same methods, but no type in common.
+    macro_rules! run_on {
+        ($runtime:ident, $run:ident) => {{
+            let builder =
+                $runtime::Broker::builder().config(settings.config.clone()).seed(seed).on_notice(tell);
+            let bound = settings.listen.iter().fold(builder, |builder, url| builder.listen(url)).bind()?;
+            started(bound.local_addrs(), bound.handle())?;
+            bound.$run()
+        }};
+    }
+    match settings.runtime {
+        Runtime::Tokio => run_on!(culex_tokio, run_blocking),
+        Runtime::Smol => run_on!(culex_smol, run_blocking),
+        Runtime::Std => run_on!(culex_std, run),
+    }
+}
+
+/// Logs what the broker notices. Client Identifiers come from strangers: they are quoted, so that none of them can
+/// write a line of its own.
+fn tell(notice: Notice) {
+    match notice {
+        Notice::Connected { client_id, session_present, .. } => {
+            tracing::debug!(?client_id, session_present, "connected");
+        }
+        Notice::Disconnected { client_id, clean } => tracing::debug!(?client_id, clean, "disconnected"),
+        Notice::Violated { peer, violation, .. } => match peer.address {
+            Some(address) => tracing::info!("{address} broke a rule: {violation}"),
+            None => tracing::info!("a peer broke a rule: {violation}"),
+        },
+        Notice::Dropped(count) => {
+            tracing::warn!("{count} notices were lost: the log is slower than the clients")
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,300 @@
+//! The settings of the program and of the broker, wherever they come from.
+
+use crate::log::Filter;
+use crate::nearest::nearest;
+use culex_core::Config;
+use culex_core::config::SettingError;
+use culex_runtime::ListenUrl;
+use std::fmt;
+
+/// Everything `serve` needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) listen: Vec<ListenUrl>,
+    pub(crate) runtime: Runtime,
+    pub(crate) log: Filter,
+    pub(crate) allow_anonymous_remote: bool,
+    pub(crate) config: Config,
+    /// Where the value of a key comes from, if it was given.
+    sources: Vec<(String, Source)>,
+}
+
+/// What carries the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    Tokio,
+    Smol,
+    Std,
+}
+
+/// One value that somebody gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) key: String,
+    pub(crate) value: Value,
+    pub(crate) source: Source,
+}
+
+/// A value before its setting understood it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Text: quoted in TOML, or anything from the environment or the command line.
+    Text(String),
+    /// An integer or a boolean of TOML.
+    Bare(String),
+    /// Several texts.
+    Many(Vec<String>),
+    /// Something no setting takes, in words.
+    Other(&'static str),
+}
+
+/// Where a value comes from; displays as the beginning of a line about it, with the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    File { name: String, line: usize },
+    Environment(String),
+    Argument(&'static str),
+}
+
+/// A setting of the program, as opposed to the broker's own in [`Config`].
+pub(crate) struct ProgramSetting {
+    pub(crate) key: &'static str,
+    pub(crate) default: &'static str,
+    pub(crate) doc: &'static str,
+}
+
+/// The settings of the program.
+pub(crate) const PROGRAM: [ProgramSetting; 4] = [
+    ProgramSetting {
+        key: "listen",
+        default: "mqtt://127.0.0.1:1883",
+        doc: "Where to listen: mqtt://HOST:PORT, or an array of several; in the environment separated by commas. \
+              Port 0 takes any free port.",
+    },
+    ProgramSetting {
+        key: "allow_anonymous_remote",
+        default: "false",
+        doc: "Whether to listen beyond this machine although anyone who reaches the port may then read and write \
+              every topic: there are no passwords yet.",
+    },
+    ProgramSetting {
+        key: "runtime",
+        default: "tokio",
+        doc: "What carries the broker: tokio, smol, or std (a thread per connection).",
+    },
+    ProgramSetting {
+        key: "log",
+        default: "info",
+        doc: "How much to log on standard error: off, error, warn, info, debug, trace, or a filter such as \
+              info,culex_tokio=debug.",
+    },
+];
+
+/// All keys, the program's and the broker's.
+pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
+    PROGRAM.iter().map(|setting| setting.key).chain(Config::settings().iter().map(|setting| setting.key))
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let mut settings = Self {
+            listen: Vec::new(),
+            runtime: Runtime::Tokio,
+            log: Filter::default(),
+            allow_anonymous_remote: false,
+            config: Config::default(),
+            sources: Vec::new(),
+        };
+        for ProgramSetting { key, default, .. } in &PROGRAM {
+            let applied = settings.set(key, &Value::Text((*default).to_owned()));
+            debug_assert_eq!(applied, Ok(()), "the default of {key}");
+        }
+        settings
+    }
+}
+
+impl Settings {
+    /// Lays what one source gives over what is there.
+    pub(crate) fn apply_all(&mut self, given: &[Given], mistakes: &mut Vec<String>) {
+        for Given { key, value, source } in given {
+            match self.set(key, value) {
+                Ok(()) => self.sources.push((key.clone(), source.clone())),
+                Err(mistake) => mistakes.push(source.line(key, &mistake)),
+            }
+        }
+    }
+
+    /// Sets one value, or says what was expected and what was found instead.
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        match key {
+            "listen" => self.listen = listen_urls(value)?,
+            "runtime" => {
+                self.runtime = match value.text() {
+                    Some("tokio") => Runtime::Tokio,
+                    Some("smol") => Runtime::Smol,
+                    Some("std") => Runtime::Std,
+                    _ => return Err(expected("tokio, smol or std", value)),
+                }
+            }
+            "log" => {
+                self.log = value.text().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                    expected(
+                        "off, error, warn, info, debug, trace or a filter such as info,culex_tokio=debug",
+                        value,
+                    )
+                })?;
+            }
+            "allow_anonymous_remote" => {
+                self.allow_anonymous_remote = match value.text() {
+                    Some("true") => true,
+                    Some("false") => false,
+                    _ => return Err(expected("true or false", value)),
+                }
+            }
+            _ => self.set_config(key, value)?,
+        }
+        Ok(())
+    }
+
+    fn set_config(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        // A value that is no single text still has to find out whether its key exists and what it wants.
+        match self.config.set(key, value.text().unwrap_or_default()) {
+            Ok(()) if value.text().is_some() => Ok(()),
+            Ok(()) => Err(expected("a single value", value)),
+            Err(SettingError::UnknownKey) => Err(match nearest(key, keys()) {
+                Some(near) => format!("unknown key, did you mean {near}?"),
+                None => "unknown key, `culex settings` prints all of them".to_owned(),
+            }),
+            Err(SettingError::Invalid { expected: what }) => Err(expected(what, value)),
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    /// What differs from the defaults: key, value, default. Where and on what the broker listens is not among it: that
+    /// is told in any case.
+    pub(crate) fn changed(&self) -> Vec<(&'static str, String, String)> {
+        let default = Self::default();
+        let (allow, log) = (self.allow_anonymous_remote, &self.log);
+        let program = [
+            ("allow_anonymous_remote", allow.to_string(), default.allow_anonymous_remote.to_string()),
+            ("log", log.to_string(), default.log.to_string()),
+        ];
+        program
+            .into_iter()
+            .filter(|(_, value, default)| value != default)
+            .chain(self.config.changed())
+            .collect()
+    }
+
+    /// What contradicts each other, a line each.
+    pub(crate) fn check(&self) -> Vec<String> {
+        let mut mistakes = self.contradictions();
+        if !self.allow_anonymous_remote {
+            let remote = self.listen.iter().find(|url| !is_loopback(url));
+            mistakes.extend(remote.map(|url| {
+                let refused = format!(
+                    "refusing {url}: whoever reaches it could read and write every topic, because there are no \
+                     passwords yet; set allow_anonymous_remote = true if that is what you want"
+                );
+                self.line("listen", &refused)
+            }));
+        }
+        mistakes
+    }
+
+    /// The machine names one contradiction at a time, the key first: go on with the default of that key.
+    fn contradictions(&self) -> Vec<String> {
+        let mut config = self.config.clone();
+        let mut mistakes = Vec::new();
+        while let Err(error) = config.check() {
+            let text = error.to_string();
+            let (key, mistake) = text.split_once(": ").unwrap_or(("", text.as_str()));
+            let Some(found) = config.get(key) else {
+                mistakes.push(text);
+                break;
+            };
+            mistakes.push(self.line(key, &format!("{mistake}, found {found}")));
+            let default = Config::default().get(key).unwrap_or_default();
+            if found == default || config.set(key, &default).is_err() {
+                break;
+            }
+        }
+        mistakes
+    }
+
+    /// A line about the value of `key`, with where it comes from. A default contradicts what somebody gave: the file,
+    /// if there is one.
+    fn line(&self, key: &str, mistake: &str) -> String {
+        if let Some((_, source)) = self.sources.iter().rev().find(|(given, _)| given == key) {
+            return source.line(key, mistake);
+        }
+        let file = self.sources.iter().find_map(|(_, source)| match source {
+            Source::File { name, .. } => Some(name),
+            _ => None,
+        });
+        file.map_or_else(|| format!("{key}: {mistake}"), |name| format!("{name}: {key}: {mistake}"))
+    }
+}
+
+/// Whether only this machine can reach a listener. A name counts as what it resolves to; one that does not resolve
+/// cannot be bound either and is reported then.
+fn is_loopback(url: &ListenUrl) -> bool {
+    let addresses = url.resolve().unwrap_or_default();
+    addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
+}
+
+fn listen_urls(value: &Value) -> Result<Vec<ListenUrl>, String> {
+    let texts: Vec<&str> = match value {
+        Value::Text(text) => text.split(',').map(str::trim).collect(),
+        Value::Many(texts) if !texts.is_empty() => texts.iter().map(String::as_str).collect(),
+        _ => return Err(expected("mqtt://HOST:PORT or an array of them", value)),
+    };
+    texts.into_iter().map(|text| text.parse::<ListenUrl>().map_err(|error| error.to_string())).collect()
+}
+
+fn expected(what: &str, value: &Value) -> String {
+    format!("expected {what}, found {value}")
+}
+
+impl Value {
+    /// The single text of the value.
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Bare(text) => Some(text),
+            Self::Many(_) | Self::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Bare(text) => f.write_str(text),
+            Self::Many(texts) if texts.is_empty() => f.write_str("an empty array"),
+            Self::Many(_) => f.write_str("an array"),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tokio => "tokio",
+            Self::Smol => "smol",
+            Self::Std => "std",
+        })
+    }
+}
+
+impl Source {
+    /// The line about a mistake in the value of `key`.
+    fn line(&self, key: &str, mistake: &str) -> String {
+        match self {
+            Self::File { name, line } => format!("{name}:{line}: {key}: {mistake}"),
+            Self::Environment(variable) => format!("{variable}: {mistake}"),
+            Self::Argument(argument) => format!("{argument}: {mistake}"),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Every mistake of an operator is one line on standard error, and an exit code.
+
+mod common;
+
+use common::{Outcome, culex, file, run};
+use std::net::TcpListener;
+
+#[track_caller]
+fn fails(outcome: Outcome, code: i32, lines: &[&str]) {
+    assert_eq!(outcome, Outcome { code: Some(code), out: String::new(), err: lines.join("\n") + "\n" });
+}
+
+#[test]
+fn every_wrong_line_of_a_file_is_reported_with_its_number() {
+    let path = file(
+        "wrong_lines.toml",
+        "# a comment\n\
+         recieve_maximum = 7\n\
+         receive_maximum = 70_000\n\
+         retain_available = \"perhaps\"\n\
+         runtime = \"async\"\n\
+         listen = [1883]\n\
+         log = \"inof\"\n\
+         allow_anonymous_remote = 1\n\
+         connect_timeout_ms = 0.5\n\
+         [tls]\n\
+         certificate = \"x\"\n",
+    );
+    let path = path.to_str().unwrap();
+    let level = "off, error, warn, info, debug, trace or a filter such as info,culex_tokio=debug";
+    let expected = [
+        format!("{path}:2: recieve_maximum: unknown key, did you mean receive_maximum?"),
+        format!("{path}:3: receive_maximum: expected a whole number from 0 to 65535, found 70000"),
+        format!("{path}:4: retain_available: expected true or false, found \"perhaps\""),
+        format!("{path}:5: runtime: expected tokio, smol or std, found \"async\""),
+        format!(
+            "{path}:6: listen: expected mqtt://HOST:PORT or an array of them, found an array that is not of strings"
+        ),
+        format!("{path}:7: log: expected {level}, found \"inof\""),
+        format!("{path}:8: allow_anonymous_remote: expected true or false, found 1"),
+        format!(
+            "{path}:9: connect_timeout_ms: expected a whole number from 0 to 4294967295, found a number with a fraction"
+        ),
+        format!("{path}:10: tls: unknown key, `culex settings` prints all of them"),
+    ];
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    fails(run(&mut culex(&["check-config", path])), 2, &expected);
+    fails(run(&mut culex(&["serve", "--config", path])), 2, &expected);
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_reported_where_they_stand() {
+    let path = file("contradictions.toml", "receive_maximum = 0\n\nin_flight_max = 0\n");
+    let path = path.to_str().unwrap();
+    let first = format!("{path}:1: receive_maximum: expected 1 to 65535, found 0");
+    let second = format!("{path}:3: in_flight_max: expected 1 to 65535, found 0");
+    fails(run(&mut culex(&["check-config", path])), 2, &[&first, &second]);
+
+    let path = file("contradicted_default.toml", "packet_size_max = 100_000_000\n");
+    let outcome = run(&mut culex(&["check-config", path.to_str().unwrap()]));
+    assert_eq!((outcome.code, outcome.err.lines().count()), (Some(2), 1), "{outcome:?}");
+    assert!(
+        outcome.err.starts_with(&format!("{}: outbox_bytes_max: expected ", path.display())),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_reported_with_its_line() {
+    let path = file("no_toml.toml", "log = \"info\"\nrun time = \"std\"\n");
+    let outcome = run(&mut culex(&["check-config", path.to_str().unwrap()]));
+    assert_eq!(outcome.code, Some(2));
+    assert_eq!(outcome.err.lines().count(), 1, "{}", outcome.err);
+    assert!(outcome.err.starts_with(&format!("{}:2: not valid TOML: ", path.display())), "{}", outcome.err);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    fails(
+        run(&mut culex(&["--config", "no/such/file.toml"])),
+        2,
+        &["cannot read no/such/file.toml: no such file or directory"],
+    );
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    fails(
+        run(culex(&[]).env("CULEX_RECEIVE_MAXIMUM", "many").env("CULEX_LISTN", "x")),
+        2,
+        &[
+            "CULEX_LISTN: unknown setting, did you mean CULEX_LISTEN?",
+            "CULEX_RECEIVE_MAXIMUM: expected a whole number from 0 to 65535, found \"many\"",
+        ],
+    );
+}
+
+#[test]
+fn variables_of_the_test_suite_are_not_settings() {
+    let mut command = culex(&["--runtime", "none"]);
+    command.env("CULEX_REQUIRE_CLIENTS", "1").env("CULEX_BIN", "x");
+    fails(run(&mut command), 2, &["--runtime: expected tokio, smol or std, found \"none\""]);
+}
+
+#[test]
+fn a_wrong_argument_is_one_line() {
+    fails(
+        run(&mut culex(&["--lisen", "x"])),
+        2,
+        &["culex: unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'"],
+    );
+    fails(
+        run(&mut culex(&["check-config"])),
+        2,
+        &["culex: the following required arguments were not provided: <FILE>"],
+    );
+}
+
+#[test]
+fn a_wrong_address_says_what_was_expected() {
+    for address in ["1883", "http://127.0.0.1:1883", "mqtt://127.0.0.1:99999", "mqtts://"] {
+        let outcome = run(&mut culex(&["--listen", address]));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+        assert!(outcome.err.starts_with("--listen: expected mqtt://HOST:PORT, found "), "{outcome:?}");
+        assert!(outcome.err.contains(address), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_busy_port_is_named_on_every_runtime() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("mqtt://{}", taken.local_addr().unwrap());
+    for runtime in ["tokio", "smol", "std"] {
+        let mut command = culex(&["--listen", "mqtt://127.0.0.1:0", "--listen", &url, "--runtime", runtime]);
+        fails(run(&mut command), 1, &[&format!("cannot listen on {url}: address in use")]);
+    }
+}
+
+#[test]
+fn listening_beyond_this_machine_must_be_asked_for() {
+    for host in ["0.0.0.0", "[::]"] {
+        let url = format!("mqtt://{host}:0");
+        let refused = "whoever reaches it could read and write every topic, because there are no passwords yet; set \
+                       allow_anonymous_remote = true if that is what you want";
+        fails(run(&mut culex(&["--listen", &url])), 2, &[&format!("--listen: refusing {url}: {refused}")]);
+    }
+}

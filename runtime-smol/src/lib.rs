@@ -1,0 +1,172 @@
+//! The Culex MQTT broker on smol.
+//!
+//! ```
+//! use culex_core::{Message, packet::QoS};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = culex_smol::Broker::builder().listen("mqtt://127.0.0.1:0").bind()?;
+//! println!("listening on {}", broker.local_addrs()[0]);
+//! let handle = broker.handle();
+//! let running = std::thread::spawn(move || broker.run_blocking());
+//!
+//! let mut subscription = handle.subscribe("greetings/#")?;
+//! handle.publish(Message::new("greetings/all", b"hello", QoS::AtMostOnce, false)?)?;
+//! assert_eq!(subscription.recv().map(|message| message.payload().to_vec()), Some(b"hello".to_vec()));
+//!
+//! handle.shutdown();
+//! running.join().unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Bound::run_blocking`] drives the sockets on its own thread, which is the fastest. [`Bound::run`] is a future for
+//! `smol::block_on` and other executors that run it on one thread.
+#![forbid(unsafe_code)]
+
+mod socket;
+
+pub use culex_runtime::{
+    Handle, ListenUrl, ListenUrlError, Rejected, Responder, SubscribeError, Subscription,
+};
+
+use crate::socket::Stream;
+use async_executor::LocalExecutor;
+use async_io::{Async, Timer};
+use culex_core::Peer;
+use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
+use futures_lite::future::{or, yield_now};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Instant;
+
+/// The broker on smol: see [`Broker::builder`].
+#[derive(Debug)]
+pub struct Broker;
+
+/// Collects the settings of a broker.
+pub type Builder = culex_runtime::Builder<Broker>;
+
+impl Broker {
+    /// Begins with the default settings and no listener.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Adapter for Broker {
+    type Bound = Bound;
+}
+
+/// A broker that listens; its connections wait until it runs.
+#[must_use = "it does nothing until it runs"]
+#[derive(Debug)]
+pub struct Bound(Prepared);
+
+impl From<Prepared> for Bound {
+    fn from(prepared: Prepared) -> Self {
+        Self(prepared)
+    }
+}
+
+impl Bound {
+    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        self.0.local_addrs()
+    }
+
+    /// A handle to the broker; it works before the broker runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.0.handle()
+    }
+
+    /// Serves on this thread until [`Handle::shutdown`]. Dropping the future closes every connection.
+    ///
+    /// # Errors
+    /// A listener cannot be used.
+    pub async fn run(self) -> io::Result<()> {
+        let (driver, listeners) = self.0.into_parts();
+        let listeners = listeners.into_iter().map(Async::new_nonblocking).collect::<io::Result<Vec<_>>>()?;
+        let shard = Shard::new(driver);
+        let connections = LocalExecutor::new();
+        let acceptors = LocalExecutor::new();
+        for (index, listener) in (0..).zip(listeners) {
+            acceptors.spawn(accept(shard.clone(), listener, index, &connections)).detach();
+        }
+        connections.run(acceptors.run(turns(shard))).await;
+        Ok(())
+    }
+
+    /// Serves on this thread, which also waits for the sockets, until [`Handle::shutdown`].
+    ///
+    /// # Errors
+    /// A listener cannot be used.
+    pub fn run_blocking(self) -> io::Result<()> {
+        async_io::block_on(self.run())
+    }
+}
+
+async fn turns(shard: Shard<Stream>) {
+    let mut armed: Option<Instant> = None;
+    let mut sleep = Timer::never();
+    loop {
+        poll_fn(|cx| match shard.poll_begun(cx) {
+            Poll::Pending if armed.is_some() => Pin::new(&mut sleep).poll(cx).map(drop),
+            begun => begun,
+        })
+        .await;
+        // Whoever was ready has been read: this future gets its turn when the queue of connections ran empty.
+        let Turn::Wait(deadline) = shard.turn() else { return };
+        // A later deadline is looked at when the earlier one has passed: re-arming costs more than waking.
+        let passed = armed.is_some_and(|armed| armed <= Instant::now());
+        if passed || deadline.is_some_and(|deadline| armed.is_none_or(|armed| deadline < armed)) {
+            armed = deadline;
+            if let Some(deadline) = deadline {
+                sleep.set_at(deadline);
+            }
+        }
+    }
+}
+
+async fn accept(
+    shard: Shard<Stream>,
+    listener: Async<TcpListener>,
+    index: u16,
+    connections: &LocalExecutor<'_>,
+) {
+    let mut errors = AcceptErrors::default();
+    let mut batch = 0;
+    while !shard.is_stopping() {
+        let seen = shard.closed();
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                errors.succeeded();
+                // Without it small packets would wait for acknowledgements; without success it is merely slow.
+                let _ = stream.get_ref().set_nodelay(true);
+                let peer = Peer { address: Some(address), listener: index };
+                if let Some(connection) = shard.accept(Stream::new(stream), peer) {
+                    connections.spawn(connection).detach();
+                }
+                batch += 1;
+                // A flood of connections must not keep the others waiting.
+                if batch % ACCEPT_BATCH == 0 {
+                    yield_now().await;
+                }
+            }
+            Err(error) if errors.failed(&error) => {
+                let pause = async {
+                    Timer::after(AcceptErrors::PAUSE).await;
+                };
+                or(poll_fn(|cx| shard.poll_closed(cx, seen)), pause).await;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Connections accepted before the others get a turn.
+const ACCEPT_BATCH: u32 = 64;

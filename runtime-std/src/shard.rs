@@ -1,0 +1,226 @@
+//! The thread that owns the machine.
+
+use crate::connection::{Link, spawn_reader};
+use crate::poller::Poller;
+use culex_core::id::Table;
+use culex_core::{Close, ConnectionId, Disconnect, Peer};
+use culex_runtime::{Driver, Effect, Turn, Written};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::task::{Wake, Waker};
+use std::time::Instant;
+
+/// What the other threads report.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A client connected.
+    Accepted { stream: TcpStream, address: SocketAddr, listener: u16 },
+    /// A client sent something.
+    Bytes { id: ConnectionId, bytes: Box<[u8]> },
+    /// Nothing more comes from a client.
+    Ended { id: ConnectionId, cause: Disconnect },
+    /// A full socket has room again.
+    Writable(ConnectionId),
+    /// The program wants something.
+    Command,
+}
+
+/// Serves until the program shuts the broker down.
+pub(crate) fn run(driver: Driver, listeners: Vec<TcpListener>) -> io::Result<()> {
+    let (sender, events) = sync_channel(EVENTS_MAX);
+    let (poller, thread) = Poller::spawn(listeners, sender.clone())?;
+    let waker = Arc::new(Sender(sender.clone())).into();
+    let shard = Shard {
+        driver,
+        connections: Table::default(),
+        refusing: false,
+        sender,
+        poller: poller.clone(),
+        waker,
+    };
+    shard.run(&events);
+    // First, so that the poller does not wait for room.
+    drop(events);
+    poller.stop();
+    thread.join().map_err(|_| io::Error::other("the poller panicked"))
+}
+
+struct Shard {
+    driver: Driver,
+    connections: Table<ConnectionId, Connection>,
+    refusing: bool,
+    sender: SyncSender<Event>,
+    poller: Arc<Poller>,
+    waker: Waker,
+}
+
+struct Connection {
+    link: Arc<Link>,
+    /// What was read and the machine could not take yet.
+    held: VecDeque<Box<[u8]>>,
+    /// The reader ended; the machine hears of it after what is held.
+    ended: Option<Disconnect>,
+    /// The machine said goodbye: wait for the peer to close.
+    finishing: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
+impl Shard {
+    fn run(mut self, events: &Receiver<Event>) {
+        let mut deadline = None;
+        loop {
+            if let Some(event) = self.wait(events, deadline) {
+                self.input(event);
+                // Everything that is there is read before anything is written; with an end, so that it is written.
+                for event in events.try_iter().take(EVENTS_MAX) {
+                    self.input(event);
+                }
+            }
+            match self.turn() {
+                Turn::Wait(next) => deadline = next,
+                Turn::Stop => return,
+            }
+        }
+    }
+
+    fn wait(&self, events: &Receiver<Event>, deadline: Option<Instant>) -> Option<Event> {
+        if self.driver.commands().ready(&self.waker) {
+            return events.try_recv().ok();
+        }
+        let Some(deadline) = deadline else { return events.recv().ok() };
+        events.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+    }
+
+    fn input(&mut self, event: Event) {
+        match event {
+            Event::Accepted { stream, address, listener } => {
+                self.accept(stream, Peer { address: Some(address), listener });
+            }
+            Event::Bytes { id, bytes } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.held.push_back(bytes);
+                    self.feed(id);
+                }
+            }
+            Event::Ended { id, cause } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.ended = Some(cause);
+                    self.feed(id);
+                }
+            }
+            Event::Writable(id) => self.driver.writable(id),
+            Event::Command => {}
+        }
+    }
+
+    fn accept(&mut self, stream: TcpStream, peer: Peer) {
+        let Ok(id) = self.driver.accept(peer) else { return };
+        let link = Arc::new(Link::new(stream));
+        if let Err(error) = spawn_reader(id, link.clone(), self.sender.clone(), self.poller.clone()) {
+            tracing::warn!(%error, "cannot start a thread for a connection");
+            return self.driver.disconnected(id, Disconnect::Error);
+        }
+        self.connections
+            .insert(id, Connection { link, held: VecDeque::new(), ended: None, finishing: false });
+    }
+
+    /// Gives the machine as much of what is held as it takes.
+    fn feed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        while let Some(bytes) = connection.held.pop_front() {
+            let credit = if connection.finishing { usize::MAX } else { self.driver.read_credit(id) };
+            let (now, later) = bytes.split_at(credit.min(bytes.len()));
+            if !connection.finishing && !now.is_empty() {
+                self.driver.receive(id, now);
+            }
+            connection.link.taken(now.len());
+            if !later.is_empty() {
+                connection.held.push_front(later.into());
+            }
+            if now.is_empty() {
+                return;
+            }
+        }
+        match connection.ended {
+            Some(_) if connection.finishing => self.end(id, Disconnect::Closed),
+            Some(cause) => self.end(id, cause),
+            None => {}
+        }
+    }
+
+    fn end(&mut self, id: ConnectionId, cause: Disconnect) {
+        let Some(connection) = self.connections.remove(id) else { return };
+        drop(connection);
+        self.poller.freed();
+        self.driver.disconnected(id, cause);
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.driver.work();
+        if self.driver.is_stopping() && !self.refusing {
+            self.refusing = true;
+            self.poller.refuse();
+        }
+        loop {
+            while let Some(effect) = self.driver.poll_effect() {
+                self.perform(effect);
+            }
+            if !self.write() {
+                return self.driver.end_turn();
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Close { id, how: Close::Drop } => self.end(id, Disconnect::Closed),
+            Effect::Close { id, how: Close::Finish } => {
+                let Some(connection) = self.connections.get_mut(id) else { return };
+                connection.finishing = true;
+                if connection.link.stream.shutdown(Shutdown::Write).is_err() {
+                    return self.end(id, Disconnect::Closed);
+                }
+                self.feed(id);
+            }
+            Effect::Credit { id } => self.feed(id),
+        }
+    }
+
+    /// Writes once for each connection with output; `false`: there was none.
+    fn write(&mut self) -> bool {
+        let mut any = false;
+        while let Some((id, written)) = self.driver.poll_write(|id, slices| match self.connections.get(id) {
+            Some(connection) => connection.link.try_write_vectored(slices),
+            None => Err(ErrorKind::NotConnected.into()),
+        }) {
+            any = true;
+            match (written, self.connections.get(id)) {
+                (Written::Full, Some(connection)) => self.poller.watch(id, connection.link.clone()),
+                (Written::Broken, _) => self.end(id, Disconnect::Error),
+                _ => {}
+            }
+        }
+        any
+    }
+}
+
+/// Wakes the shard up for commands of the program.
+struct Sender(SyncSender<Event>);
+
+impl Wake for Sender {
+    fn wake(self: Arc<Self>) {
+        // Fails when the queue is full: then the shard is awake and looks for commands anyway.
+        let _ = self.0.try_send(Event::Command);
+    }
+}
+
+/// Events that wait for the shard; who reports more waits.
+const EVENTS_MAX: usize = 1024;

@@ -1,0 +1,163 @@
+//! The Culex MQTT broker on tokio.
+//!
+//! ```
+//! use culex_core::{Message, packet::QoS};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = culex_tokio::Broker::builder().listen("mqtt://127.0.0.1:0").bind()?;
+//! println!("listening on {}", broker.local_addrs()[0]);
+//! let handle = broker.handle();
+//! let running = std::thread::spawn(move || broker.run_blocking());
+//!
+//! let mut subscription = handle.subscribe("greetings/#")?;
+//! handle.publish(Message::new("greetings/all", b"hello", QoS::AtMostOnce, false)?)?;
+//! assert_eq!(subscription.recv().map(|message| message.payload().to_vec()), Some(b"hello".to_vec()));
+//!
+//! handle.shutdown();
+//! running.join().unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Bound::run_blocking`] makes a `current_thread` runtime of its own, which is the fastest. [`Bound::run`] runs on the
+//! runtime it is called from, for programs that have one.
+#![forbid(unsafe_code)]
+
+mod socket;
+
+pub use culex_runtime::{
+    Handle, ListenUrl, ListenUrlError, Rejected, Responder, SubscribeError, Subscription,
+};
+
+use crate::socket::Stream;
+use culex_core::Peer;
+use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+use tokio::net::TcpListener;
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::time::{sleep_until, timeout};
+
+/// The broker on tokio: see [`Broker::builder`].
+#[derive(Debug)]
+pub struct Broker;
+
+/// Collects the settings of a broker.
+pub type Builder = culex_runtime::Builder<Broker>;
+
+impl Broker {
+    /// Begins with the default settings and no listener.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Adapter for Broker {
+    type Bound = Bound;
+}
+
+/// A broker that listens; its connections wait until it runs.
+#[must_use = "it does nothing until it runs"]
+#[derive(Debug)]
+pub struct Bound(Prepared);
+
+impl From<Prepared> for Bound {
+    fn from(prepared: Prepared) -> Self {
+        Self(prepared)
+    }
+}
+
+impl Bound {
+    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        self.0.local_addrs()
+    }
+
+    /// A handle to the broker; it works before the broker runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.0.handle()
+    }
+
+    /// Serves on this thread until [`Handle::shutdown`]. Dropping the future closes every connection.
+    ///
+    /// # Errors
+    /// A listener cannot be used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has I/O and time enabled.
+    pub async fn run(self) -> io::Result<()> {
+        let (driver, listeners) = self.0.into_parts();
+        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+        let shard = Shard::new(driver);
+        let tasks = LocalSet::new();
+        for (index, listener) in (0..).zip(listeners) {
+            tasks.spawn_local(accept(shard.clone(), listener, index));
+        }
+        // A task like the others: so it takes its turn behind every connection that is ready.
+        let turns = tasks.spawn_local(turns(shard));
+        tasks.run_until(turns).await.map_err(io::Error::other)
+    }
+
+    /// Serves on this thread, with a tokio runtime of its own, until [`Handle::shutdown`].
+    ///
+    /// # Errors
+    /// The runtime cannot be made or a listener cannot be used.
+    ///
+    /// # Panics
+    /// On a thread that is inside a tokio runtime.
+    pub fn run_blocking(self) -> io::Result<()> {
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(self.run())
+    }
+}
+
+async fn turns(shard: Shard<Stream>) {
+    let mut armed: Option<Instant> = None;
+    let mut sleep = pin!(sleep_until(Instant::now().into()));
+    loop {
+        poll_fn(|cx| match shard.poll_begun(cx) {
+            Poll::Pending if armed.is_some() => sleep.as_mut().poll(cx),
+            begun => begun,
+        })
+        .await;
+        // Everything that is ready is read before anything is written.
+        yield_now().await;
+        let Turn::Wait(deadline) = shard.turn() else { return };
+        // A later deadline is looked at when the earlier one has passed: re-arming costs more than waking.
+        let passed = armed.is_some_and(|armed| armed <= Instant::now());
+        if passed || deadline.is_some_and(|deadline| armed.is_none_or(|armed| deadline < armed)) {
+            armed = deadline;
+            if let Some(deadline) = deadline {
+                sleep.as_mut().reset(deadline.into());
+            }
+        }
+    }
+}
+
+async fn accept(shard: Shard<Stream>, listener: TcpListener, index: u16) {
+    let mut errors = AcceptErrors::default();
+    // tokio's budget for a task makes sure that a flood of connections does not keep the others waiting.
+    while !shard.is_stopping() {
+        let seen = shard.closed();
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                errors.succeeded();
+                // Without it small packets would wait for acknowledgements; without success it is merely slow.
+                let _ = stream.set_nodelay(true);
+                let peer = Peer { address: Some(address), listener: index };
+                if let Some(connection) = shard.accept(Stream(stream), peer) {
+                    spawn_local(connection);
+                }
+            }
+            Err(error) if errors.failed(&error) => {
+                let _ = timeout(AcceptErrors::PAUSE, poll_fn(|cx| shard.poll_closed(cx, seen))).await;
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The settings of a broker, the same for every runtime.
+
+use crate::commands::Inbox;
+use crate::{Clock, Driver, Handle, ListenUrl, Responder};
+use culex_core::{Broker, Config, Notice, Query, Seed, Stack};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::marker::PhantomData;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A runtime, as far as the builder knows it.
+pub trait Adapter {
+    /// A broker that listens but does not run yet.
+    type Bound: From<Prepared>;
+}
+
+pub(crate) type OnAsk = Box<dyn FnMut(Query, Responder) + Send>;
+pub(crate) type OnNotice = Box<dyn FnMut(Notice) + Send>;
+
+/// Collects the settings of a broker; get one from the runtime's `Broker::builder()`.
+#[must_use]
+pub struct Builder<A> {
+    listen: Vec<String>,
+    options: Options,
+    adapter: PhantomData<fn() -> A>,
+}
+
+struct Options {
+    config: Config,
+    chain: Box<dyn Fn() -> Stack + Send>,
+    seed: Option<Seed>,
+    on_ask: OnAsk,
+    on_notice: OnNotice,
+    shutdown: Duration,
+}
+
+impl<A: Adapter> Builder<A> {
+    /// How long a shutdown waits for clients to close, in milliseconds, unless
+    /// [`shutdown_ms`](Self::shutdown_ms) says otherwise.
+    pub const SHUTDOWN_MS: u64 = 5000;
+
+    /// Where to listen: `mqtt://HOST:PORT`, see [`ListenUrl`]. May be called several times; without it only the
+    /// program itself publishes and subscribes. A URL that is wrong is told by [`bind`](Self::bind).
+    pub fn listen(mut self, url: impl ToString) -> Self {
+        self.listen.push(url.to_string());
+        self
+    }
+
+    /// The settings of the machine.
+    pub fn config(mut self, config: Config) -> Self {
+        self.options.config = config;
+        self
+    }
+
+    /// Makes the chain of middlewares, once per shard. Without it: all built-in ones.
+    pub fn chain(mut self, chain: impl Fn() -> Stack + Send + 'static) -> Self {
+        self.options.chain = Box::new(chain);
+        self
+    }
+
+    /// All randomness of the machine. Without it: drawn from the system. Who can guess it can provoke collisions.
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.options.seed = Some(seed);
+        self
+    }
+
+    /// Gets the questions of the machine, on its own thread: it must not block, only hand the [`Responder`] on to who
+    /// finds the answer. Without it every question is refused.
+    pub fn on_ask(mut self, on_ask: impl FnMut(Query, Responder) + Send + 'static) -> Self {
+        self.options.on_ask = Box::new(on_ask);
+        self
+    }
+
+    /// Gets what the machine wants the program to know, on its own thread: it must not block.
+    pub fn on_notice(mut self, on_notice: impl FnMut(Notice) + Send + 'static) -> Self {
+        self.options.on_notice = Box::new(on_notice);
+        self
+    }
+
+    /// How long a shutdown waits for clients to close, in milliseconds.
+    pub fn shutdown_ms(mut self, milliseconds: u64) -> Self {
+        self.options.shutdown = Duration::from_millis(milliseconds);
+        self
+    }
+
+    /// Starts to listen, all addresses or none. Connections wait until the result runs.
+    ///
+    /// # Errors
+    /// One line that names the URL: it is wrong ([`ErrorKind::InvalidInput`]) or cannot be listened on.
+    pub fn bind(self) -> io::Result<A::Bound> {
+        self.prepare().map(Into::into)
+    }
+
+    pub(crate) fn prepare(self) -> io::Result<Prepared> {
+        let mut listeners = Vec::with_capacity(self.listen.len());
+        for url in &self.listen {
+            let url =
+                url.parse::<ListenUrl>().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
+            listeners.push(url.bind()?);
+        }
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        Ok(Prepared { listeners, addresses, inbox: Inbox::default(), options: self.options })
+    }
+}
+
+impl<A: Adapter> Default for Builder<A> {
+    fn default() -> Self {
+        let options = Options {
+            config: Config::default(),
+            chain: Box::new(Stack::standard),
+            seed: None,
+            on_ask: Box::new(|_, responder| drop(responder)),
+            on_notice: Box::new(drop),
+            shutdown: Duration::from_millis(Self::SHUTDOWN_MS),
+        };
+        Self { listen: Vec::new(), options, adapter: PhantomData }
+    }
+}
+
+impl<A> fmt::Debug for Builder<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// A broker that listens, before its runtime drives it.
+pub struct Prepared {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    inbox: Inbox,
+    options: Options,
+}
+
+impl Prepared {
+    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A handle to the broker; it works before the broker runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.inbox.0.clone())
+    }
+
+    /// The machine, started now, and the listeners, which do not block.
+    #[must_use]
+    pub fn into_parts(self) -> (Driver, Vec<TcpListener>) {
+        let options = self.options;
+        let clock = Clock::start();
+        let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
+        let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
+        let driver =
+            Driver::new(broker, clock, self.inbox, options.on_ask, options.on_notice, options.shutdown);
+        (driver, self.listeners)
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,244 @@
+//! What the program asks of a running broker: queued by any thread, taken by the shard.
+
+use culex_core::{Answer, Message, Ticket};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// The queue between [`Handle`](crate::Handle)s and their shard.
+///
+/// Published messages are limited by number and bytes. The rest needs no limit of its own: there is one answer per
+/// question and one unsubscribe per subscription.
+#[derive(Debug, Default)]
+pub struct Commands {
+    queues: Mutex<Queues>,
+    keys: AtomicU64,
+}
+
+/// The shard's end of the queue: when it is dropped, the queue refuses everything.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox(pub(crate) Arc<Commands>);
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    publish: VecDeque<Message>,
+    publish_bytes: usize,
+    /// The machine could not take the first message: it alone is no reason to wake up.
+    held: bool,
+    control: VecDeque<Control>,
+    subscribes: usize,
+    shutdown: bool,
+    stopped: bool,
+    waker: Option<Waker>,
+}
+
+/// A command that is never held back.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Subscribe { key: u64, filter: Box<str>, subscriber: Subscriber },
+    Unsubscribe { key: u64 },
+    Complete { ticket: Ticket, answer: Answer },
+}
+
+/// The shard's end of a subscription.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) sender: async_channel::Sender<Message>,
+    pub(crate) missed: Arc<AtomicU64>,
+}
+
+impl Commands {
+    /// Whether there is something to take; if not, `waker` is woken once there is.
+    #[must_use]
+    pub fn ready(&self, waker: &Waker) -> bool {
+        let mut queues = self.lock();
+        if queues.has_work() {
+            return true;
+        }
+        if !queues.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            queues.waker = Some(waker.clone());
+        }
+        false
+    }
+
+    /// Names a subscription.
+    pub(crate) fn next_key(&self) -> u64 {
+        self.keys.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Appends a message; gives it back if there are too many or the broker stopped.
+    pub(crate) fn publish(&self, message: Message) -> Result<(), Message> {
+        let mut queues = self.lock();
+        let bytes = bytes_of(&message);
+        let full =
+            queues.publish.len() >= PUBLISH_MESSAGES_MAX || queues.publish_bytes + bytes > PUBLISH_BYTES_MAX;
+        // One message that is larger than the limit passes when it is alone.
+        if queues.stopped || (full && !queues.publish.is_empty()) {
+            return Err(message);
+        }
+        queues.publish_bytes += bytes;
+        queues.publish.push_back(message);
+        wake(queues);
+        Ok(())
+    }
+
+    /// Appends a command; `false`: the broker stopped, or too many subscriptions wait.
+    pub(crate) fn control(&self, command: Control) -> bool {
+        let mut queues = self.lock();
+        if queues.stopped {
+            return false;
+        }
+        if matches!(command, Control::Subscribe { .. }) {
+            if queues.subscribes >= SUBSCRIBES_MAX {
+                return false;
+            }
+            queues.subscribes += 1;
+        }
+        queues.control.push_back(command);
+        wake(queues);
+        true
+    }
+
+    /// Asks the broker to say goodbye.
+    pub(crate) fn shutdown(&self) {
+        let mut queues = self.lock();
+        queues.shutdown = true;
+        wake(queues);
+    }
+
+    /// Whether the broker is no more.
+    pub(crate) fn stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    fn stop(&self) {
+        let mut queues = self.lock();
+        // What a message or a subscriber does when dropped must not find the lock taken.
+        let rest = std::mem::replace(&mut *queues, Queues { stopped: true, ..Queues::default() });
+        drop(queues);
+        drop(rest);
+    }
+
+    pub(crate) fn take_control(&self) -> VecDeque<Control> {
+        let mut queues = self.lock();
+        queues.subscribes = 0;
+        std::mem::take(&mut queues.control)
+    }
+
+    pub(crate) fn take_shutdown(&self) -> bool {
+        std::mem::take(&mut self.lock().shutdown)
+    }
+
+    pub(crate) fn published(&self) -> usize {
+        self.lock().publish.len()
+    }
+
+    pub(crate) fn take_published(&self) -> Option<Message> {
+        let mut queues = self.lock();
+        queues.held = false;
+        let message = queues.publish.pop_front()?;
+        queues.publish_bytes -= bytes_of(&message);
+        Some(message)
+    }
+
+    /// Puts back what the machine could not take.
+    pub(crate) fn hold(&self, message: Message) {
+        let mut queues = self.lock();
+        queues.held = true;
+        queues.publish_bytes += bytes_of(&message);
+        queues.publish.push_front(message);
+    }
+
+    /// Whether the machine could not take the first message.
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        // No code that can panic runs under the lock.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queues {
+    fn has_work(&self) -> bool {
+        self.shutdown || !self.control.is_empty() || (!self.held && !self.publish.is_empty())
+    }
+}
+
+fn wake(mut queues: MutexGuard<'_, Queues>) {
+    let waker = queues.waker.take();
+    drop(queues);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+fn bytes_of(message: &Message) -> usize {
+    message.topic().len() + message.payload().len()
+}
+
+/// Messages that wait for the shard.
+const PUBLISH_MESSAGES_MAX: usize = 1024;
+/// Their topics and payloads together.
+const PUBLISH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Subscriptions that wait for the shard.
+const SUBSCRIBES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use culex_core::packet::QoS;
+    use std::sync::atomic::AtomicUsize;
+
+    fn message(bytes: usize) -> Message {
+        Message::new("t", &vec![0; bytes], QoS::AtMostOnce, false).unwrap()
+    }
+
+    #[test]
+    fn publishing_is_limited_by_number_and_by_bytes() {
+        let commands = Commands::default();
+        for _ in 0..PUBLISH_MESSAGES_MAX {
+            commands.publish(message(1)).unwrap();
+        }
+        assert!(commands.publish(message(1)).is_err());
+        while commands.take_published().is_some() {}
+        commands.publish(message(PUBLISH_BYTES_MAX + 1)).unwrap();
+        assert!(commands.publish(message(1)).is_err());
+        commands.take_published();
+        assert!(commands.publish(message(1)).is_ok());
+    }
+
+    #[test]
+    fn the_waker_is_woken_once_per_registration() {
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let commands = Commands::default();
+        assert!(!commands.ready(&count.clone().into()));
+        commands.publish(message(1)).unwrap();
+        commands.publish(message(1)).unwrap();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(commands.ready(&count.into()));
+    }
+
+    #[test]
+    fn a_stopped_broker_takes_nothing() {
+        let inbox = Inbox::default();
+        let commands = inbox.0.clone();
+        drop(inbox);
+        assert!(commands.publish(message(1)).is_err());
+        assert!(!commands.control(Control::Unsubscribe { key: 1 }));
+    }
+}

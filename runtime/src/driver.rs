@@ -1,0 +1,306 @@
+//! The machine with its clock, and everything it asks for that needs no socket.
+
+use crate::builder::{OnAsk, OnNotice};
+use crate::commands::{Commands, Control, Inbox, Subscriber};
+use crate::{Clock, Responder};
+use culex_core::{
+    Action, Broker, Close, ConnectionId, Disconnect, Forward, Mono, Now, Origin, Peer, Refused, SessionId,
+};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::{Duration, Instant};
+
+/// One machine, its clock and its program.
+///
+/// A **turn** is: inputs ([`accept`](Self::accept), [`receive`](Self::receive), [`writable`](Self::writable),
+/// [`disconnected`](Self::disconnected)) in any number, then [`work`](Self::work), then
+/// [`poll_effect`](Self::poll_effect) and [`poll_write`](Self::poll_write) until both are empty, then
+/// [`end_turn`](Self::end_turn). The clocks are sampled once per turn. After an input a turn must come to its end soon.
+pub struct Driver {
+    broker: Broker,
+    clock: Clock,
+    /// Both clocks in this turn; `None` between turns.
+    now: Option<Now>,
+    inbox: Inbox,
+    subscribers: HashMap<SessionId, Subscriber>,
+    subscriptions: HashMap<u64, SessionId>,
+    on_ask: OnAsk,
+    on_notice: OnNotice,
+    shutdown: Duration,
+    /// How many of the program's messages are still to be published in this turn.
+    to_publish: usize,
+    /// Since a shutdown: when to stop in any case.
+    stop_at: Option<Mono>,
+}
+
+/// What the machine wants done to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// End this connection.
+    Close {
+        /// The connection.
+        id: ConnectionId,
+        /// How.
+        how: Close,
+    },
+    /// Read from this connection again.
+    Credit {
+        /// The connection.
+        id: ConnectionId,
+    },
+}
+
+/// How a write went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Everything that was offered.
+    All,
+    /// Not everything: call [`Driver::writable`] when there is room again.
+    Full,
+    /// The connection is broken: close it.
+    Broken,
+}
+
+/// What comes after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The next turn when there is an input, or at this time.
+    Wait(Option<Instant>),
+    /// No further turn: the broker was shut down.
+    Stop,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        broker: Broker,
+        clock: Clock,
+        inbox: Inbox,
+        on_ask: OnAsk,
+        on_notice: OnNotice,
+        shutdown: Duration,
+    ) -> Self {
+        let (subscribers, subscriptions) = (HashMap::new(), HashMap::new());
+        Self {
+            broker,
+            clock,
+            now: None,
+            inbox,
+            subscribers,
+            subscriptions,
+            on_ask,
+            on_notice,
+            shutdown,
+            to_publish: 0,
+            stop_at: None,
+        }
+    }
+
+    /// What the program asks for: [`work`](Self::work) takes it, the runtime has to wake up for it.
+    #[must_use]
+    pub fn commands(&self) -> &Commands {
+        &self.inbox.0
+    }
+
+    /// A connection was accepted.
+    ///
+    /// # Errors
+    /// The machine does not want it: close it without a word.
+    pub fn accept(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
+        let now = self.now();
+        self.broker.accept(now, peer)
+    }
+
+    /// Bytes came in: at most [`read_credit`](Self::read_credit) of them.
+    #[inline]
+    pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let now = self.now();
+        self.broker.receive(now, id, bytes);
+    }
+
+    /// A full socket has room again.
+    pub fn writable(&mut self, id: ConnectionId) {
+        self.broker.writable(id);
+    }
+
+    /// A connection is closed: exactly once for each that was accepted.
+    pub fn disconnected(&mut self, id: ConnectionId, cause: Disconnect) {
+        let now = self.now();
+        self.broker.disconnected(now, id, cause);
+    }
+
+    /// How many bytes the machine takes from a connection; 0: none until [`Effect::Credit`].
+    #[inline]
+    #[must_use]
+    pub fn read_credit(&self, id: ConnectionId) -> usize {
+        self.broker.read_credit(id)
+    }
+
+    /// Whether the broker says goodbye: accept nothing any more.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop_at.is_some()
+    }
+
+    /// Does what the program and the clock want.
+    pub fn work(&mut self) {
+        let now = self.now();
+        self.control(now);
+        // Only what waits now: a program that publishes without end must not keep the sockets waiting.
+        self.to_publish = self.inbox.0.published();
+        self.publish(now);
+        if self.inbox.0.take_shutdown() && self.stop_at.is_none() {
+            self.stop_at = Some(now.mono + self.shutdown);
+            self.broker.shutdown(now);
+        }
+        if self.broker.deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.broker.tick(now);
+        }
+    }
+
+    /// The next thing to do to a socket; everything else the machine asks for is done on the way.
+    #[must_use]
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        loop {
+            let Some(action) = self.broker.poll_action() else {
+                // The machine may have refused the program's messages because of what it still had to tell.
+                let now = self.now();
+                if self.publish(now) {
+                    continue;
+                }
+                return None;
+            };
+            match action {
+                Action::Close { id, how } => return Some(Effect::Close { id, how }),
+                Action::Credit { id } => return Some(Effect::Credit { id }),
+                Action::Ask { ticket, query } => {
+                    (self.on_ask)(*query, Responder::new(ticket, self.inbox.0.clone()))
+                }
+                Action::Notice(notice) => (self.on_notice)(*notice),
+                Action::Forward(forward) => self.deliver(&forward),
+                action @ (Action::Store { .. } | Action::Shard { .. } | Action::HandOver { .. }) => {
+                    tracing::error!(?action, "nobody is here to do this: the chain does not fit the runtime");
+                }
+                // A late answer is ignored by the machine itself, so `Forget` needs nothing.
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets `write` write once for the next connection with output, and says for which and how it went. `write` gives an
+    /// error of the kind [`ErrorKind::WouldBlock`] when the socket is full.
+    pub fn poll_write(
+        &mut self,
+        mut write: impl FnMut(ConnectionId, &[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Option<(ConnectionId, Written)> {
+        let transmit = self.broker.poll_transmit()?;
+        let id = transmit.id();
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let (mut used, mut offered) = (0, 0);
+        for (slice, chunk) in slices.iter_mut().zip(transmit.chunks()) {
+            *slice = IoSlice::new(chunk);
+            offered += chunk.len();
+            used += 1;
+        }
+        let result = loop {
+            match write(id, &slices[..used]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        let (count, written) = match result {
+            Ok(count) if count == offered => (count, Written::All),
+            Ok(count) => (count, Written::Full),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, Written::Full),
+            Err(_) => (0, Written::Broken),
+        };
+        transmit.written(count);
+        if written == Written::All && used == SLICES_MAX {
+            // There may be more than one write can take: the socket is not full.
+            self.broker.writable(id);
+        }
+        Some((id, written))
+    }
+
+    /// Ends the turn.
+    #[must_use]
+    pub fn end_turn(&mut self) -> Turn {
+        let now = self.now();
+        self.now = None;
+        let mut next = self.broker.deadline();
+        if let Some(stop_at) = self.stop_at {
+            if self.broker.connections() == 0 || stop_at <= now.mono {
+                return Turn::Stop;
+            }
+            next = Some(earlier(next, stop_at));
+        }
+        if self.inbox.0.is_held() {
+            next = Some(earlier(next, now.mono.plus_ms(OVERLOAD_RETRY_MS)));
+        }
+        Turn::Wait(next.and_then(|mono| self.clock.instant(mono)))
+    }
+
+    fn now(&mut self) -> Now {
+        *self.now.get_or_insert_with(|| self.clock.now())
+    }
+
+    fn control(&mut self, now: Now) {
+        for command in self.inbox.0.take_control() {
+            match command {
+                Control::Subscribe { key, filter, subscriber } => match self.broker.subscribe(now, &filter) {
+                    Ok(session) => {
+                        self.subscribers.insert(session, subscriber);
+                        self.subscriptions.insert(key, session);
+                    }
+                    // The subscription ends at once because its sender is dropped.
+                    Err(misuse) => tracing::warn!(%filter, %misuse, "the program's subscription was refused"),
+                },
+                Control::Unsubscribe { key } => {
+                    if let Some(session) = self.subscriptions.remove(&key) {
+                        self.subscribers.remove(&session);
+                        self.broker.unsubscribe(now, session);
+                    }
+                }
+                Control::Complete { ticket, answer } => self.broker.complete(now, ticket, answer),
+            }
+        }
+    }
+
+    /// Publishes for the program; `false`: nothing was taken.
+    fn publish(&mut self, now: Now) -> bool {
+        let before = self.to_publish;
+        while self.to_publish > 0 {
+            let Some(message) = self.inbox.0.take_published() else { break };
+            if let Err(message) = self.broker.publish(now, message, Origin::Program) {
+                self.inbox.0.hold(message);
+                break;
+            }
+            self.to_publish -= 1;
+        }
+        self.to_publish < before
+    }
+
+    fn deliver(&self, forward: &Forward) {
+        let Some(message) = forward.message() else { return };
+        for receiver in &forward.receivers {
+            if let Some(subscriber) = self.subscribers.get(&receiver.session) {
+                subscriber.deliver(message.clone());
+            }
+        }
+    }
+}
+
+fn earlier(next: Option<Mono>, other: Mono) -> Mono {
+    next.map_or(other, |next| next.min(other))
+}
+
+/// When a message of the program that the machine could not take is offered again, if nothing happens before.
+const OVERLOAD_RETRY_MS: u64 = 10;
+/// Chunks per vectored write.
+const SLICES_MAX: usize = 64;
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("connections", &self.broker.connections()).finish_non_exhaustive()
+    }
+}

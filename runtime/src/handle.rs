@@ -1,0 +1,117 @@
+//! How the program talks to a running broker.
+
+use crate::Subscription;
+use crate::commands::{Commands, Control};
+use culex_core::packet::ReasonCode;
+use culex_core::topic::Filter;
+use culex_core::{Answer, Clause, Message, Ticket};
+use std::fmt;
+use std::sync::Arc;
+
+/// Talks to a running broker from any thread; cheap to clone. Dropping every handle leaves the broker running.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: Arc<Commands>,
+}
+
+impl Handle {
+    pub(crate) fn new(commands: Arc<Commands>) -> Self {
+        Self { commands }
+    }
+
+    /// Publishes a message; never blocks.
+    ///
+    /// # Errors
+    /// The message back, when too many wait already or the broker stopped.
+    pub fn publish(&self, message: Message) -> Result<(), Rejected> {
+        self.commands.publish(message).map_err(Rejected)
+    }
+
+    /// Subscribes to a Topic Filter. What is published through this handle afterwards is received.
+    ///
+    /// # Errors
+    /// The filter is not well-formed, or the broker cannot take it.
+    pub fn subscribe(&self, filter: &str) -> Result<Subscription, SubscribeError> {
+        Filter::parse(filter).map_err(SubscribeError::Filter)?;
+        let key = self.commands.next_key();
+        let (subscription, subscriber) = Subscription::new(key, self.commands.clone());
+        if self.commands.control(Control::Subscribe { key, filter: filter.into(), subscriber }) {
+            return Ok(subscription);
+        }
+        Err(if self.commands.stopped() { SubscribeError::Stopped } else { SubscribeError::Full })
+    }
+
+    /// Sends DISCONNECT to every client and stops the broker: `run` returns once the connections are closed, or after
+    /// the time the builder was given. Asking again changes nothing.
+    pub fn shutdown(&self) {
+        self.commands.shutdown();
+    }
+}
+
+/// The broker did not take a message: here it is again.
+#[derive(Debug, Clone)]
+pub struct Rejected(pub Message);
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the broker cannot take the message for {} now", self.0.topic())
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// Why a subscription of the program was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The Topic Filter breaks this rule.
+    Filter(Clause),
+    /// Too many subscriptions wait to be made.
+    Full,
+    /// The broker stopped.
+    Stopped,
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter(clause) => write!(f, "not a topic filter [{clause}]"),
+            Self::Full => f.write_str("too many subscriptions wait to be made"),
+            Self::Stopped => f.write_str("the broker stopped"),
+        }
+    }
+}
+
+impl std::error::Error for SubscribeError {}
+
+/// Answers one question of the machine, from any thread, at any time. Dropped without an answer it says no: a
+/// forgotten question lets nobody in.
+#[must_use = "dropping it refuses"]
+#[derive(Debug)]
+pub struct Responder {
+    ticket: Ticket,
+    commands: Option<Arc<Commands>>,
+}
+
+impl Responder {
+    pub(crate) fn new(ticket: Ticket, commands: Arc<Commands>) -> Self {
+        Self { ticket, commands: Some(commands) }
+    }
+
+    /// Gives the answer. It counts only if the machine still waits for it.
+    pub fn complete(mut self, answer: Answer) {
+        self.send(answer);
+    }
+
+    fn send(&mut self, answer: Answer) {
+        if let Some(commands) = self.commands.take() {
+            commands.control(Control::Complete { ticket: self.ticket, answer });
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.send(Answer::Deny(ReasonCode::NotAuthorized));
+    }
+}

@@ -1,0 +1,34 @@
+//! What the runtimes of Culex share. An adapter adds sockets, tasks or threads, and sleeping; nothing else.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`Builder`], [`Prepared`] | the same settings, with the same names, for every runtime |
+//! | [`Handle`], [`Subscription`], [`Responder`] | how the program talks to a running broker, from any thread |
+//! | [`ListenUrl`] | where to listen |
+//! | [`Driver`] | the machine, its clock, and everything it asks for that needs no socket |
+//! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
+//!
+//! Who embeds Culex takes `culex-tokio`, `culex-smol` or `culex-std` and does not need this crate by name.
+#![forbid(unsafe_code)]
+
+mod accept;
+mod builder;
+mod clock;
+mod commands;
+mod driver;
+mod handle;
+mod listen;
+mod shard;
+mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use accept::AcceptErrors;
+pub use builder::{Adapter, Builder, Prepared};
+pub use clock::Clock;
+pub use commands::Commands;
+pub use driver::{Driver, Effect, Turn, Written};
+pub use handle::{Handle, Rejected, Responder, SubscribeError};
+pub use listen::{ListenUrl, ListenUrlError};
+pub use shard::{Shard, Socket};
+pub use subscription::Subscription;

@@ -1,0 +1,287 @@
+//! A driver with its connections, for runtimes whose sockets report readiness to a task.
+//!
+//! One task per connection only reads; its future is an id and a pointer. All read into one buffer. One more task ends
+//! the turns: it is woken once, lets every connection that is ready be read first, then writes what all of them left
+//! for each peer. Writing in the reading task instead costs a third more where many publish to one.
+
+use crate::{Driver, Effect, Turn, Written};
+use culex_core::id::Table;
+use culex_core::{Close, ConnectionId, Disconnect, Peer};
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// A stream socket that never blocks.
+pub trait Socket {
+    /// Reads up to `buffer.len()` bytes; 0: the peer closed. `Pending`: the task is woken when there is more.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes what fits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WouldBlock`]: nothing fits. Any other: the connection is broken.
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Whether there may be room to write. `Pending`: the task is woken when there is.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Tells the peer that nothing more will be written.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn shutdown_write(&self) -> io::Result<()>;
+}
+
+/// One machine and its connections, shared by the tasks of one thread.
+#[derive(Debug)]
+pub struct Shard<S>(Rc<RefCell<Inner<S>>>);
+
+struct Inner<S> {
+    driver: Driver,
+    connections: Table<ConnectionId, Connection<S>>,
+    buffer: Box<[u8]>,
+    /// Whether a turn has begun and is to be ended.
+    begun: bool,
+    turn: Option<Waker>,
+    /// How many connections were closed so far.
+    closed: u64,
+    acceptors: Vec<Waker>,
+}
+
+struct Connection<S> {
+    socket: S,
+    task: Option<Waker>,
+    /// The machine said goodbye: wait for the peer to close.
+    finishing: bool,
+    /// The socket was full.
+    full: bool,
+}
+
+impl<S> Clone for Shard<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Socket> Shard<S> {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(driver: Driver) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            driver,
+            connections: Table::default(),
+            buffer: vec![0; READ_BYTES].into(),
+            begun: false,
+            turn: None,
+            closed: 0,
+            acceptors: Vec::new(),
+        })))
+    }
+
+    /// Takes a connection over and returns the task that reads it, to be run on this thread until it ends; `None`: the
+    /// machine does not want the connection, it is closed. Dropping the task early loses no data, only reading stops.
+    #[must_use]
+    pub fn accept(&self, socket: S, peer: Peer) -> Option<impl Future<Output = ()> + use<S>> {
+        let inner = &mut *self.0.borrow_mut();
+        inner.begin();
+        let id = inner.driver.accept(peer).ok()?;
+        inner.connections.insert(id, Connection { socket, task: None, finishing: false, full: false });
+        let shard = self.clone();
+        Some(poll_fn(move |cx| shard.0.borrow_mut().poll_connection(cx, id)))
+    }
+
+    /// Waits for a turn to begin or a command of the program. Then let all other tasks that are ready run once, and call
+    /// [`turn`](Self::turn).
+    pub fn poll_begun(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &mut *self.0.borrow_mut();
+        // Always ask: it leaves the waker for commands that come later.
+        let commands = inner.driver.commands().ready(cx.waker());
+        if inner.begun || commands {
+            return Poll::Ready(());
+        }
+        set_waker(&mut inner.turn, cx);
+        Poll::Pending
+    }
+
+    /// Ends a turn: lets the machine work, does what it wants, and writes.
+    #[must_use]
+    pub fn turn(&self) -> Turn {
+        let inner = &mut *self.0.borrow_mut();
+        inner.begun = true;
+        inner.driver.work();
+        loop {
+            while let Some(effect) = inner.driver.poll_effect() {
+                inner.perform(effect);
+            }
+            if !inner.write() {
+                break;
+            }
+        }
+        inner.begun = false;
+        inner.driver.end_turn()
+    }
+
+    /// Whether the broker says goodbye: stop accepting.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.borrow().driver.is_stopping()
+    }
+
+    /// How many connections were closed so far, for [`poll_closed`](Self::poll_closed).
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.0.borrow().closed
+    }
+
+    /// Waits until more connections than `seen` were closed.
+    pub fn poll_closed(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
+        let inner = &mut *self.0.borrow_mut();
+        if inner.closed != seen {
+            return Poll::Ready(());
+        }
+        if !inner.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
+            inner.acceptors.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: Socket> Inner<S> {
+    fn begin(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            if let Some(waker) = &self.turn {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
+        let Some(connection) = self.connections.get_mut(id) else { return Poll::Ready(()) };
+        set_waker(&mut connection.task, cx);
+        if connection.full {
+            match connection.socket.poll_writable(cx) {
+                Poll::Ready(Ok(())) => {
+                    connection.full = false;
+                    self.driver.writable(id);
+                    self.begin();
+                }
+                Poll::Ready(Err(_)) => return self.ended(id, Disconnect::Error),
+                Poll::Pending => {}
+            }
+        }
+        loop {
+            let Some(connection) = self.connections.get_mut(id) else { return Poll::Ready(()) };
+            let wanted =
+                if connection.finishing { READ_BYTES } else { self.driver.read_credit(id).min(READ_BYTES) };
+            if wanted == 0 {
+                return Poll::Pending;
+            }
+            let count = match connection.socket.poll_read(cx, &mut self.buffer[..wanted]) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) if connection.finishing => return self.ended(id, Disconnect::Closed),
+                Poll::Ready(Ok(0)) => return self.ended(id, Disconnect::Eof),
+                Poll::Ready(Ok(count)) => count,
+                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => continue,
+                Poll::Ready(Err(_)) => return self.ended(id, Disconnect::Error),
+            };
+            if !connection.finishing {
+                self.driver.receive(id, &self.buffer[..count]);
+            }
+            self.begin();
+            if count == wanted {
+                // There may be much more: the others first.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn ended(&mut self, id: ConnectionId, cause: Disconnect) -> Poll<()> {
+        self.end(id, cause);
+        Poll::Ready(())
+    }
+
+    fn end(&mut self, id: ConnectionId, cause: Disconnect) {
+        let Some(connection) = self.connections.remove(id) else { return };
+        // Closed before the machine hears of it: whatever it does about it, the descriptor is free.
+        drop(connection.socket);
+        if let Some(task) = connection.task {
+            task.wake();
+        }
+        self.driver.disconnected(id, cause);
+        self.closed += 1;
+        self.acceptors.drain(..).for_each(Waker::wake);
+        self.begin();
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Close { id, how: Close::Drop } => self.end(id, Disconnect::Closed),
+            Effect::Close { id, how: Close::Finish } => {
+                let Some(connection) = self.connections.get_mut(id) else { return };
+                connection.finishing = true;
+                if connection.socket.shutdown_write().is_err() {
+                    return self.end(id, Disconnect::Closed);
+                }
+                wake(&connection.task);
+            }
+            Effect::Credit { id } => {
+                if let Some(connection) = self.connections.get(id) {
+                    wake(&connection.task);
+                }
+            }
+        }
+    }
+
+    /// Writes once for each connection with output; `false`: there was none.
+    fn write(&mut self) -> bool {
+        let mut any = false;
+        while let Some((id, written)) = self.driver.poll_write(|id, slices| match self.connections.get(id) {
+            Some(connection) => connection.socket.try_write_vectored(slices),
+            None => Err(ErrorKind::NotConnected.into()),
+        }) {
+            any = true;
+            match (written, self.connections.get_mut(id)) {
+                (Written::Full, Some(connection)) => {
+                    connection.full = true;
+                    wake(&connection.task);
+                }
+                (Written::Broken, _) => self.end(id, Disconnect::Error),
+                _ => {}
+            }
+        }
+        any
+    }
+}
+
+impl<S> fmt::Debug for Inner<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard").field("driver", &self.driver).finish_non_exhaustive()
+    }
+}
+
+fn set_waker(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *place = Some(cx.waker().clone()),
+    }
+}
+
+fn wake(task: &Option<Waker>) {
+    if let Some(task) = task {
+        task.wake_by_ref();
+    }
+}
+
+/// The read buffer of a shard. With 16 KiB a message costs a fifth more.
+const READ_BYTES: usize = 256 * 1024;

@@ -1,0 +1,302 @@
+//! The suite that every runtime has to pass; [`runtime_suite!`](crate::runtime_suite) makes the tests.
+
+// A scenario is a test that lives here because three crates run it.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout)]
+
+mod client;
+
+pub use client::Client;
+
+use crate::{Adapter, Builder, Handle};
+use culex_core::middleware::Authentication;
+use culex_core::packet::QoS;
+use culex_core::{Answer, Message, Stack};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Runs a bound broker until it is shut down.
+pub type Run<A> = fn(<A as Adapter>::Bound) -> io::Result<()>;
+
+struct Running {
+    address: SocketAddr,
+    handle: Handle,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    fn stop(self) {
+        self.handle.shutdown();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+/// The default settings, but a shutdown does not wait long for clients that a test still holds.
+fn builder<A: Adapter>() -> Builder<A> {
+    Builder::default().shutdown_ms(100)
+}
+
+fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, builder: Builder<A>) -> Running {
+    let prepared = builder.listen("mqtt://127.0.0.1:0").prepare().unwrap();
+    let (address, handle) = (prepared.local_addrs()[0], prepared.handle());
+    let bound = A::Bound::from(prepared);
+    Running { address, handle, thread: thread::spawn(move || run(bound)) }
+}
+
+/// A client gets CONNACK and PINGRESP, also when its bytes come one by one.
+pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut client = Client::open(broker.address);
+    for byte in Client::connect_packet(4, "bytewise") {
+        client.send(&[byte]);
+    }
+    assert_eq!(client.packet().unwrap(), [0x20, 2, 0, 0]);
+    client.ping();
+    broker.stop();
+}
+
+/// Messages go from client to client, small and larger than any buffer on the way.
+pub fn what_one_client_publishes_another_receives<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut subscriber = Client::connect(broker.address, "subscriber");
+    subscriber.subscribe("a/b");
+    let mut publisher = Client::connect(broker.address, "publisher");
+    for size in [0, 10, 1000, 1_000_000] {
+        let payload: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        publisher.publish("a/b", &payload);
+        assert!(subscriber.message() == ("a/b".into(), payload), "{size} bytes");
+    }
+    broker.stop();
+}
+
+/// Hundreds of clients are served at the same time.
+pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut clients: Vec<Client> =
+        (0..300).map(|i| Client::connect(broker.address, &format!("c{i}"))).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("all"));
+    clients[0].publish("all", b"x");
+    for client in &mut clients {
+        assert_eq!(client.message(), ("all".into(), b"x".to_vec()));
+    }
+    drop(clients);
+    broker.stop();
+}
+
+/// A client that does not read costs nobody else anything, and goes on where it stopped.
+pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut slow = Client::connect(broker.address, "slow");
+    slow.subscribe("flood");
+    let mut fast = Client::connect(broker.address, "fast");
+    fast.subscribe("quick");
+    let mut publisher = Client::connect(broker.address, "publisher");
+    let payload = vec![7; 64 * 1024];
+    for _ in 0..1000 {
+        publisher.publish("flood", &payload);
+    }
+    publisher.publish("quick", b"through");
+    assert_eq!(fast.message(), ("quick".into(), b"through".to_vec()));
+    publisher.ping();
+
+    slow.send(&[0xC0, 0]);
+    let mut received = 0;
+    loop {
+        let packet = slow.packet().unwrap();
+        if packet == [0xD0, 0] {
+            break;
+        }
+        assert!(packet[0] >> 4 == 3 && packet.ends_with(&payload), "a packet was torn");
+        received += 1;
+    }
+    assert!(received > 0);
+    broker.stop();
+}
+
+/// The program publishes to clients and subscribes to what they publish.
+pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut subscription = broker.handle.subscribe("up/+").unwrap();
+    let mut client = Client::connect(broker.address, "client");
+    client.subscribe("down");
+    let message = Message::new("down", b"hello", QoS::AtMostOnce, false).unwrap();
+    broker.handle.publish(message).unwrap();
+    assert_eq!(client.message(), ("down".into(), b"hello".to_vec()));
+    client.publish("up/1", b"there");
+    assert_eq!(subscription.recv().unwrap().payload(), b"there");
+    assert!(broker.handle.subscribe("not/#/good").is_err());
+
+    client.publish("up/2", b"last");
+    client.ping();
+    let handle = broker.handle.clone();
+    broker.stop();
+    assert_eq!(subscription.recv().unwrap().payload(), b"last");
+    assert!(subscription.recv().is_none(), "the broker stopped");
+    assert!(handle.publish(Message::new("t", b"", QoS::AtMostOnce, false).unwrap()).is_err());
+}
+
+/// A burst of the program arrives as a whole.
+pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut client = Client::connect(broker.address, "client");
+    client.subscribe("burst");
+    let mut sent = 0u32;
+    while sent < 5000 {
+        let message = Message::new("burst", &sent.to_be_bytes(), QoS::AtMostOnce, false).unwrap();
+        match broker.handle.publish(message) {
+            Ok(()) => sent += 1,
+            Err(_) => thread::yield_now(),
+        }
+    }
+    for i in 0..5000u32 {
+        assert_eq!(client.message().1, i.to_be_bytes());
+    }
+    broker.stop();
+}
+
+/// A question is answered from another thread; one that is forgotten refuses.
+pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let chain = || Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
+    let mut asked = 0;
+    let builder = builder::<A>().chain(chain).on_ask(move |_, responder| {
+        asked += 1;
+        if asked == 1 {
+            thread::spawn(move || responder.complete(Answer::Allow));
+        }
+    });
+    let broker = start(run, builder);
+    let mut first = Client::connect(broker.address, "first");
+    first.ping();
+    let mut second = Client::open(broker.address);
+    second.send(&Client::connect_packet(5, "second"));
+    let connack = second.packet().unwrap();
+    assert_eq!((connack[0], connack[3]), (0x20, 0x87), "Not authorized");
+    assert!(second.packet().is_none(), "the connection is closed");
+    broker.stop();
+}
+
+/// A shutdown tells MQTT 5.0 clients why, ends before its time, and leaves the port free.
+pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, Builder::<A>::default());
+    let mut client = Client::open(broker.address);
+    client.send(&Client::connect_packet(5, "polite"));
+    assert_eq!(client.packet().unwrap()[0], 0x20);
+    let reader = thread::spawn(move || {
+        let packet = client.packet().unwrap();
+        assert_eq!((packet[0], packet[2]), (0xE0, 0x8B), "DISCONNECT, Server shutting down");
+        assert!(client.packet().is_none());
+    });
+    let (address, began) = (broker.address, Instant::now());
+    broker.stop();
+    assert!(began.elapsed() < Duration::from_millis(Builder::<A>::SHUTDOWN_MS), "it waited for nothing");
+    reader.join().unwrap();
+    TcpListener::bind(address).unwrap();
+}
+
+/// A shutdown does not wait for a client that never closes.
+pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let broker = start(run, builder::<A>());
+    let mut client = Client::connect(broker.address, "stubborn");
+    let began = Instant::now();
+    broker.stop();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(client.packet().is_none(), "its connection is closed");
+}
+
+/// Without any handle the broker goes on.
+pub fn a_broker_outlives_its_handles<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let Running { address, handle, thread } = start(run, builder::<A>());
+    drop(handle);
+    Client::connect(address, "client").ping();
+    assert!(!thread.is_finished());
+}
+
+/// When file descriptors run out the broker waits without spinning, and goes on as connections close. The broker runs
+/// in a process of its own: this test program again, with only the test `name`.
+pub fn running_out_of_descriptors_is_survived<A: Adapter<Bound: Send + 'static>>(run: Run<A>, name: &str) {
+    if std::env::var_os(CHILD).is_some() {
+        return serve_with_few_descriptors::<A>(run);
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address =
+        lines.find_map(|line| line.split_once(ADDRESS).map(|(_, address)| address.parse().unwrap())).unwrap();
+    let mut clients: Vec<Client> = (0..DESCRIPTORS + 20).map(|_| Client::open(address)).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.send(&Client::connect_packet(4, &format!("c{i}")));
+    }
+    assert_eq!(clients[0].packet().unwrap()[0], 0x20);
+    // Long enough for a loop without a pause to show in the processor time.
+    thread::sleep(Duration::from_millis(500));
+    // The last one waits in the backlog until others close.
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    assert_eq!(last.packet().unwrap()[0], 0x20);
+    Client::connect(address, "afterwards").ping();
+    drop(child.stdin.take());
+    let took = lines
+        .find_map(|line| line.split_once(TICKS).map(|(_, ticks)| ticks.parse::<u64>().unwrap()))
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(took < 30, "{took} ticks of processor time: it was spinning");
+}
+
+fn serve_with_few_descriptors<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let limit = Some(DESCRIPTORS);
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    let broker = start(run, builder::<A>());
+    println!("{ADDRESS}{}", broker.address);
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    broker.stop();
+    // utime and stime, the 14th and 15th field: in hundredths of a second.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks: u64 = stat.split(' ').skip(13).take(2).map(|ticks| ticks.parse().unwrap_or(0)).sum();
+    println!("{TICKS}{ticks}");
+}
+
+const CHILD: &str = "CULEX_TEST_CHILD";
+const ADDRESS: &str = "address=";
+const TICKS: &str = "ticks=";
+const DESCRIPTORS: u64 = 48;
+
+/// Makes the tests of a runtime: `runtime_suite!(its Broker type, how to run its Bound)`.
+#[macro_export]
+macro_rules! runtime_suite {
+    ($broker:ty, $run:expr) => {
+        $crate::runtime_suite! { @tests $broker, $run,
+            a_client_connects_and_pings
+            what_one_client_publishes_another_receives
+            many_clients_are_served
+            a_slow_reader_holds_up_nobody
+            the_program_takes_part
+            a_burst_of_the_program_arrives
+            questions_are_answered_or_refused
+            a_shutdown_says_goodbye
+            a_shutdown_ends_in_time
+            a_broker_outlives_its_handles
+        }
+
+        #[test]
+        fn running_out_of_descriptors_is_survived() {
+            let name = "running_out_of_descriptors_is_survived";
+            $crate::testing::running_out_of_descriptors_is_survived::<$broker>($run, name);
+        }
+    };
+    (@tests $broker:ty, $run:expr, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::testing::$name::<$broker>($run);
+            }
+        )*
+    };
+}
