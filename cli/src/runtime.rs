@@ -17,18 +17,18 @@ pub(crate) fn run(
 ) -> io::Result<()> {
     // The runtimes have the same methods, but no type in common.
     macro_rules! run_on {
-        ($runtime:ident, $run:ident) => {{
+        ($runtime:ident) => {{
             let builder =
                 $runtime::Broker::builder().config(settings.config.clone()).seed(seed).on_notice(tell);
             let bound = settings.listen.iter().fold(builder, |builder, url| builder.listen(url)).bind()?;
             started(bound.local_addrs(), bound.handle())?;
-            bound.$run()
+            bound.run_blocking()
         }};
     }
     match settings.runtime {
-        Runtime::Tokio => run_on!(culex_tokio, run_blocking),
-        Runtime::Smol => run_on!(culex_smol, run_blocking),
-        Runtime::Std => run_on!(culex_std, run),
+        Runtime::Tokio => run_on!(culex_tokio),
+        Runtime::Smol => run_on!(culex_smol),
+        Runtime::Std => run_on!(culex_std),
     }
 }
 

@@ -180,7 +180,7 @@ settings! {
     topic_alias_outbound_max: u16 = 32;
     /// Levels of a Topic Name or Topic Filter.
     topic_levels_max: u16 = 200;
-    /// Subscriptions per session; more are answered with 0x97.
+    /// Subscriptions per session; one more, even if it replaced another, is answered with 0x97.
     subscriptions_max: u32 = 1_000_000;
     /// Seconds a session outlives its connection at most. 4294967295: for ever.
     session_expiry_max_s: u32 = u32::MAX;

@@ -79,3 +79,52 @@ fn a_will_is_sent_when_the_connection_breaks_and_not_after_disconnect() {
     bench.cut(bob);
     assert!(bench.messages(alice).is_empty());
 }
+
+#[test]
+fn a_session_has_no_more_subscriptions_than_allowed() {
+    let config = culex_core::Config { subscriptions_max: 2, ..Default::default() };
+    let mut bench = Bench::with(config, culex_core::Stack::standard());
+    let alice = bench.connect(Version::V5, "alice");
+    let mut filters = SubscribeFiltersBuf::new();
+    for filter in ["a", "b", "c"] {
+        filters.push(filter, SubscriptionOptions::default()).unwrap();
+    }
+    let (packet_id, properties) = (id(1), Properties::EMPTY);
+    let packet = || Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() });
+    bench.send(alice, &packet());
+    let output = bench.output(alice);
+    let [Packet::Suback(suback)] = &decode(&output, Version::V5)[..] else { panic!("{output:02x?}") };
+    assert_eq!(suback.reasons, [0, 0, ReasonCode::QuotaExceeded as u8]);
+    bench.unsubscribe(alice, "a");
+    bench.output(alice);
+    bench.subscribe(alice, "c", Q0);
+}
+
+#[test]
+fn a_topic_that_a_middleware_made_too_long_is_refused() {
+    struct Lengthen;
+    impl culex_core::Middleware for Lengthen {
+        fn name(&self) -> &'static str {
+            "Lengthen"
+        }
+        fn wants(&self) -> culex_core::Hooks {
+            culex_core::Hooks::PUBLISH
+        }
+        fn publish(
+            &mut self,
+            _: &mut culex_core::Cx<'_>,
+            _: culex_core::ConnectionId,
+            packet: &mut Publish<'_>,
+        ) -> culex_core::Flow {
+            packet.topic = "x".repeat(70_000).into();
+            culex_core::Flow::Next
+        }
+    }
+    let stack = culex_core::Stack::standard().insert_before("InboundManager", Lengthen).unwrap();
+    let mut bench = Bench::with(culex_core::Config::default(), stack);
+    let bob = bench.connect(Version::V5, "bob");
+    bench.publish(bob, "t", "m", Q1);
+    let output = bench.output(bob);
+    let [Packet::Puback(ack)] = &decode(&output, Version::V5)[..] else { panic!("{output:02x?}") };
+    assert_eq!(ack.reason, ReasonCode::TopicNameInvalid);
+}

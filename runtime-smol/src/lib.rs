@@ -30,11 +30,11 @@ pub use culex_runtime::{
 };
 
 use crate::socket::Stream;
-use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
 use culex_core::Peer;
 use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
 use futures_lite::future::{or, yield_now};
+use smol::LocalExecutor;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -139,7 +139,7 @@ async fn accept(
     connections: &LocalExecutor<'_>,
 ) {
     let mut errors = AcceptErrors::default();
-    let mut batch = 0;
+    let mut batch = 0_usize;
     while !shard.is_stopping() {
         let seen = shard.closed();
         match listener.accept().await {
@@ -151,11 +151,6 @@ async fn accept(
                 if let Some(connection) = shard.accept(Stream::new(stream), peer) {
                     connections.spawn(connection).detach();
                 }
-                batch += 1;
-                // A flood of connections must not keep the others waiting.
-                if batch % ACCEPT_BATCH == 0 {
-                    yield_now().await;
-                }
             }
             Err(error) if errors.failed(&error) => {
                 let pause = async {
@@ -165,8 +160,13 @@ async fn accept(
             }
             Err(_) => {}
         }
+        // A flood of connections must not keep the others waiting.
+        batch += 1;
+        if batch.is_multiple_of(ACCEPT_BATCH) {
+            yield_now().await;
+        }
     }
 }
 
 /// Connections accepted before the others get a turn.
-const ACCEPT_BATCH: u32 = 64;
+const ACCEPT_BATCH: usize = 64;

@@ -86,4 +86,12 @@ impl Bound {
         let (driver, listeners) = self.0.into_parts();
         shard::run(driver, listeners)
     }
+
+    /// The same as [`run`](Self::run), by the name it has in the asynchronous runtimes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_blocking(self) -> io::Result<()> {
+        self.run()
+    }
 }

@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! [`Bound::run_blocking`] makes a `current_thread` runtime of its own, which is the fastest. [`Bound::run`] runs on the
+//! [`Bound::run_blocking`] makes a single-threaded runtime of its own, which is the fastest. [`Bound::run`] runs on the
 //! runtime it is called from, for programs that have one.
 #![forbid(unsafe_code)]
 
@@ -39,6 +39,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout};
 
@@ -92,16 +93,7 @@ impl Bound {
     /// # Panics
     /// Outside a tokio runtime that has I/O and time enabled.
     pub async fn run(self) -> io::Result<()> {
-        let (driver, listeners) = self.0.into_parts();
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
-        let shard = Shard::new(driver);
-        let tasks = LocalSet::new();
-        for (index, listener) in (0..).zip(listeners) {
-            tasks.spawn_local(accept(shard.clone(), listener, index));
-        }
-        // A task like the others: so it takes its turn behind every connection that is ready.
-        let turns = tasks.spawn_local(turns(shard));
-        tasks.run_until(turns).await.map_err(io::Error::other)
+        LocalSet::new().run_until(self.serve()).await
     }
 
     /// Serves on this thread, with a tokio runtime of its own, until [`Handle::shutdown`].
@@ -112,7 +104,20 @@ impl Bound {
     /// # Panics
     /// On a thread that is inside a tokio runtime.
     pub fn run_blocking(self) -> io::Result<()> {
-        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(self.run())
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_io().enable_time().build_local(LocalOptions::default())?.block_on(self.serve())
+    }
+
+    /// Every task it spawns ends with the runtime or set it is called in.
+    async fn serve(self) -> io::Result<()> {
+        let (driver, listeners) = self.0.into_parts();
+        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+        let shard = Shard::new(driver);
+        for (index, listener) in (0..).zip(listeners) {
+            spawn_local(accept(shard.clone(), listener, index));
+        }
+        // A task like the others: so it takes its turn behind every connection that is ready.
+        spawn_local(turns(shard)).await.map_err(io::Error::other)
     }
 }
 

@@ -14,7 +14,7 @@ use culex_core::{Answer, Message, Stack};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -220,13 +220,14 @@ pub fn running_out_of_descriptors_is_survived<A: Adapter<Bound: Send + 'static>>
     if std::env::var_os(CHILD).is_some() {
         return serve_with_few_descriptors::<A>(run);
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let Killed(child) = &mut Killed(child);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let address =
         lines.find_map(|line| line.split_once(ADDRESS).map(|(_, address)| address.parse().unwrap())).unwrap();
@@ -248,6 +249,15 @@ pub fn running_out_of_descriptors_is_survived<A: Adapter<Bound: Send + 'static>>
         .unwrap();
     assert!(child.wait().unwrap().success());
     assert!(took < 30, "{took} ticks of processor time: it was spinning");
+}
+
+/// A child that does not outlive a failed test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
 }
 
 fn serve_with_few_descriptors<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {

@@ -5,7 +5,9 @@ use crate::broker::state::MACHINE;
 use crate::connection::Phase;
 use crate::id::ConnectionId;
 use crate::middleware::Hooks;
-use crate::packet::{Disconnect as DisconnectPacket, Packet, Properties, ReasonCode, Version};
+use crate::packet::{
+    Disconnect as DisconnectPacket, Packet, PacketType, Properties, ReasonCode, Version, reason_for,
+};
 use crate::time::Now;
 
 impl Broker {
@@ -30,6 +32,10 @@ impl Broker {
     pub(super) fn depart(&mut self, id: ConnectionId) {
         self.close(id, None, false);
         self.run(None);
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
         if let Some(timer) = self.state.linger.remove(id) {
             self.state.timers.cancel(timer);
         }
@@ -48,6 +54,7 @@ impl Broker {
         }
         // A server sends DISCONNECT only after a CONNACK with success [MQTT-3.14.0-1]; 3.x has none to send.
         if let (Some(reason), Phase::Connected, Version::V5) = (reason, phase, version) {
+            let reason = reason_for(PacketType::Disconnect, reason);
             let packet = DisconnectPacket { reason, properties: Properties::EMPTY };
             self.state.send(id, &Packet::Disconnect(packet));
         } else if let (Some(reason), Phase::Connecting) = (reason, phase) {
@@ -71,6 +78,10 @@ impl Broker {
             });
         }
         self.closed_hooks(id);
+        if self.state.connections.get(id).is_some_and(|connection| connection.departed.is_some()) {
+            // Its socket is closed already: nobody will report it a second time.
+            return self.forget(id);
+        }
         let ms = self.state.config.linger_ms;
         let timer = self.state.arm_ms(ms, MACHINE, Owner::Connection(id));
         self.state.linger.insert(id, timer);

@@ -180,6 +180,7 @@ impl Broker {
     pub fn commit_failed(&mut self, now: Now, from: LogSeq) {
         self.begin(now, None);
         self.state.store_failed = true;
+        self.state.failed_from = self.state.failed_from.min(from);
         let lost = self.state.gates.split_off(&(from, 0));
         for (_, (connection, _)) in lost {
             if let Some(id) = connection {
@@ -232,6 +233,7 @@ impl Broker {
             version: Version::V5,
             expiry: u32::MAX,
             queued: 0,
+            subscriptions: 0,
             paging: false,
             program: true,
         });
@@ -321,6 +323,7 @@ impl Broker {
     /// Starts an event.
     fn begin(&mut self, now: Now, from: Option<ConnectionId>) {
         self.state.now = now;
+        self.state.arrived = now.wall;
         self.state.from = from;
     }
 }

@@ -5,7 +5,7 @@ use crate::connection::Phase;
 use crate::id::{ConnectionId, Ticket};
 use crate::middleware::Flow;
 use crate::packet::{Frame, Framed, Packet, ReasonCode, frame};
-use crate::time::Now;
+use crate::time::{Now, Wall};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -19,6 +19,10 @@ pub(crate) struct Parked {
     pub(crate) ticket: Option<Ticket>,
     /// The part of the chain it goes on with.
     resume: u8,
+    /// What comes behind it is held back from this part on.
+    barrier: u8,
+    /// When it came.
+    arrived: Wall,
     verdict: Verdict,
     /// Filters of a SUBSCRIBE that were refused.
     refused: Box<[(u16, ReasonCode)]>,
@@ -37,8 +41,8 @@ enum Verdict {
 }
 
 impl Parked {
-    pub(crate) fn resume(&self) -> u8 {
-        self.resume
+    pub(crate) fn barrier(&self) -> u8 {
+        self.barrier
     }
 
     pub(crate) fn waits_for_client(&self) -> bool {
@@ -54,10 +58,18 @@ impl Parked {
 }
 
 impl Broker {
-    /// Keeps a packet that has to wait, to go on with part `resume`.
+    /// Keeps a packet that has to wait, to go on with part `resume`, or to be refused (`stop`) in its turn. Packets
+    /// that come later may not get beyond part `barrier`.
     ///
     /// It is encoded anew, so that what earlier parts changed, and the topic behind a Topic Alias, stay as they are.
-    pub(super) fn park(&mut self, id: ConnectionId, packet: &Packet<'_>, resume: u8, first: bool) {
+    pub(super) fn park(
+        &mut self,
+        id: ConnectionId,
+        packet: &Packet<'_>,
+        (resume, barrier): (u8, u8),
+        first: bool,
+        stop: Option<Flow>,
+    ) {
         let ticket = self.state.asked.take();
         let mut bytes = Vec::new();
         let connection = match self.state.connections.get_mut(id) {
@@ -69,7 +81,13 @@ impl Broker {
             bytes: bytes.into(),
             ticket,
             resume,
-            verdict: if ticket.is_some() { Verdict::Asked } else { Verdict::Ready },
+            barrier,
+            arrived: self.state.arrived,
+            verdict: match stop {
+                Some(flow) => Verdict::Stop(flow),
+                None if ticket.is_some() => Verdict::Asked,
+                None => Verdict::Ready,
+            },
             refused: self.state.verdicts.drain(..).collect(),
         };
         let queue = connection.parked.get_or_insert_default();
@@ -116,6 +134,12 @@ impl Broker {
         self.run(None);
         self.resume(id);
         self.unstall(id);
+        let done = |connection: &crate::connection::Connection| {
+            connection.departed.is_some() && connection.parked.is_none()
+        };
+        if self.state.connections.get(id).is_some_and(done) {
+            self.depart(id);
+        }
     }
 
     /// Binds a new question to the CONNECT that waits: how AUTH goes on with it.
@@ -142,6 +166,8 @@ impl Broker {
                 bytes: Bytes::new(),
                 ticket: Some(ticket),
                 resume: parked.resume,
+                barrier: parked.barrier,
+                arrived: parked.arrived,
                 verdict: Verdict::Asked,
                 refused: Box::default(),
             },
@@ -188,16 +214,15 @@ impl Broker {
                 connection.parked = None;
             }
             self.perform(id, &parked);
-        }
-        let departed = self.state.connections.get(id).and_then(|connection| connection.departed);
-        if departed.is_some() {
-            self.depart(id);
+            self.state.arrived = self.state.now.wall;
         }
     }
 
     fn perform(&mut self, id: ConnectionId, parked: &Parked) {
         self.state.kept = None;
         self.state.from = Some(id);
+        // The life of a message begins when it came, not when it was allowed.
+        self.state.arrived = parked.arrived;
         let Some(mut packet) = self.decode_parked(id, parked) else { return };
         match parked.verdict {
             Verdict::Stop(Flow::Refuse(reason)) => self.refuse(id, &packet, reason),

@@ -126,7 +126,9 @@ impl Broker {
         let inbox = core::mem::take(&mut connection.inbox);
         self.state.from = Some(id);
         self.digest(id, inbox, &[]);
-        if self.state.connections.get(id).is_some_and(|connection| !connection.stalled) {
+        let reads =
+            |connection: &crate::connection::Connection| !connection.stalled && connection.departed.is_none();
+        if self.state.connections.get(id).is_some_and(reads) {
             self.state.out.push_back(Action::Credit { id });
         }
     }
@@ -150,7 +152,7 @@ impl Broker {
             }
         }
         let Some(connection) = self.state.connections.get(id) else { return };
-        let waits = connection.parked.as_ref().and_then(|parked| parked.back().map(Parked::resume));
+        let waits = connection.parked.as_ref().and_then(|parked| parked.back().map(Parked::barrier));
         let decoded = Packet::decode(&frame, connection.version);
         match decoded {
             Ok(mut packet) => {
@@ -216,7 +218,7 @@ impl Broker {
         limit: u8,
         first: bool,
     ) {
-        let wall = self.state.now.wall;
+        let wall = self.state.arrived;
         let hook = Hooks::of_packet(packet.packet_type());
         let mut n = 0;
         while let Some(part) = self.stack.listener(hook, n) {
@@ -225,7 +227,7 @@ impl Broker {
                 continue;
             }
             if part >= limit {
-                return self.park(id, packet, part, first);
+                return self.park(id, packet, (part, limit), first, None);
             }
             let cx = &mut Cx { state: &mut self.state, current: None, part };
             let flow = call(self.stack.part(part), cx, id, packet);
@@ -234,19 +236,25 @@ impl Broker {
                     Packet::Publish(publish) => Some(Publication::new(publish, wall)),
                     _ => None,
                 };
+                // A part may have changed the message since an earlier one had it kept.
+                self.state.kept = None;
                 self.run(current);
             }
             match flow {
                 Flow::Next => {}
                 // AUTH may have asked on behalf of its CONNECT.
                 Flow::Done => return self.adopt_question(id),
-                Flow::Suspend => return self.park(id, packet, part + 1, first),
+                Flow::Suspend => return self.park(id, packet, (part + 1, part + 1), first, None),
+                // Acknowledgements leave in the order of what they answer.
+                Flow::Refuse(_) if limit != u8::MAX => {
+                    return self.park(id, packet, (part, limit), first, Some(flow));
+                }
                 Flow::Refuse(reason) => return self.refuse(id, packet, reason),
                 Flow::Violation(violation) => return self.violate(id, violation),
             }
         }
         if limit != u8::MAX {
-            return self.park(id, packet, u8::MAX, first);
+            return self.park(id, packet, (u8::MAX, limit), first, None);
         }
         self.unhandled(id, packet);
     }
@@ -264,6 +272,19 @@ impl Broker {
             Packet::Publish(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Connect(_) => {
                 self.refuse(id, packet, super::work::UNHANDLED.reason);
             }
+            // Always answered, or its sender repeats it for ever [MQTT-4.3.3-11].
+            Packet::Pubrel(pubrel) => {
+                let v5 = self
+                    .state
+                    .connections
+                    .get(id)
+                    .is_some_and(|connection| connection.version == Version::V5);
+                let reason = if v5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
+                let (packet, packet_id) = (PacketType::Pubcomp, pubrel.packet_id);
+                let reply = Reply { to: id, packet, packet_id, reason, codes: Box::default() };
+                self.state.work.push(Action::Reply(reply));
+                self.run(None);
+            }
             _ => {}
         }
     }
@@ -271,6 +292,8 @@ impl Broker {
     /// Gives the answer a packet has for being refused.
     pub(super) fn refuse(&mut self, id: ConnectionId, packet: &Packet<'_>, reason: ReasonCode) {
         self.state.stats.refused += 1;
+        // What is no error would be read as a yes.
+        let reason = if reason.is_error() { reason } else { ReasonCode::UnspecifiedError };
         let version = self.state.connections.get(id).map(|connection| connection.version);
         let old = version != Some(Version::V5);
         let mut reply =

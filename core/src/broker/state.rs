@@ -9,7 +9,7 @@ use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
 use crate::message::Message;
 use crate::packet::{Packet, ReasonCode};
 use crate::session::Session;
-use crate::time::Now;
+use crate::time::{Now, Wall};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -42,6 +42,7 @@ pub(crate) struct State {
 
     // The event that is being processed.
     pub(crate) from: Option<ConnectionId>,
+    pub(crate) arrived: Wall,
     pub(crate) kept: Option<Message>,
     pub(crate) asked: Option<Ticket>,
     pub(crate) verdicts: Vec<(u16, ReasonCode)>,
@@ -52,6 +53,8 @@ pub(crate) struct State {
     pub(crate) assigned: LogSeq,
     pub(crate) committed: LogSeq,
     pub(crate) store_failed: bool,
+    /// The first position that will never be durable.
+    pub(crate) failed_from: LogSeq,
     pub(crate) gates: BTreeMap<(LogSeq, u64), (Option<ConnectionId>, Action)>,
     pub(crate) gate_order: u64,
     /// A relay whose gate opened is being performed.
@@ -93,6 +96,7 @@ impl State {
             deferred: VecDeque::new(),
             running: false,
             from: None,
+            arrived: now.wall,
             kept: None,
             asked: None,
             verdicts: Vec::new(),
@@ -101,6 +105,7 @@ impl State {
             assigned: LogSeq(0),
             committed: LogSeq(0),
             store_failed: false,
+            failed_from: LogSeq(u64::MAX),
             gates: BTreeMap::new(),
             gate_order: 0,
             opening: false,
@@ -188,7 +193,12 @@ impl State {
         self.timers.arm(self.now.mono.plus_ms(u64::from(ms)), part, owner)
     }
 
+    /// Holds an action until everything up to `through` is durable; if that cannot be, its connection ends.
     pub(crate) fn gate(&mut self, through: LogSeq, action: Action) {
+        if through >= self.failed_from {
+            let lost = self.from.map(|id| Action::CloseClient { id, reason: ReasonCode::UnspecifiedError });
+            return self.work.extend(lost);
+        }
         self.gate_order += 1;
         self.gates.insert((through, self.gate_order), (self.from, action));
     }

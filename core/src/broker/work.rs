@@ -6,7 +6,7 @@ use crate::error::{Clause, Violation};
 use crate::id::{ConnectionId, LogSeq, SessionId};
 use crate::message::Publication;
 use crate::middleware::{Flow, Hooks};
-use crate::packet::{Ack, Packet, PacketType, Properties, ReasonCode, Suback, Unsuback, Version};
+use crate::packet::{Ack, Packet, PacketType, Properties, ReasonCode, Suback, Unsuback, Version, reason_for};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -165,7 +165,13 @@ impl Broker {
     }
 
     fn want_room(&mut self, session: SessionId) {
-        let id = self.state.sessions.get(session).and_then(|session| session.connection);
+        let Some(state) = self.state.sessions.get(session) else { return };
+        if state.program {
+            // What it gets leaves as actions: there is no outbox to wait for.
+            self.state.deferred.push_back(Action::Room { session });
+            return;
+        }
+        let id = state.connection;
         let Some(connection) = id.and_then(|id| self.state.connections.get_mut(id)) else { return };
         if connection.outbox.is_empty() {
             self.state.deferred.push_back(Action::Room { session });
@@ -183,7 +189,8 @@ impl Broker {
     fn reply(&mut self, reply: Reply) {
         let Some(connection) = self.state.connections.get_mut(reply.to) else { return };
         if connection.stored > self.state.committed {
-            connection.gated = connection.gated.saturating_add(1);
+            let counts = u16::from(reply.packet == PacketType::Puback);
+            connection.gated = connection.gated.saturating_add(counts);
             let through = connection.stored;
             if self.state.opening {
                 connection.regated = through;
@@ -198,7 +205,8 @@ impl Broker {
     fn write_reply(&mut self, reply: &Reply) {
         let Some(connection) = self.state.connections.get(reply.to) else { return };
         let packet_id = reply.packet_id;
-        let ack = Ack { packet_id, reason: reply.reason, properties: Properties::EMPTY };
+        let reason = reason_for(reply.packet, reply.reason);
+        let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
         match reply.packet {
             PacketType::Puback => self.state.send(reply.to, &Packet::Puback(ack)),
             PacketType::Pubrec => self.state.send(reply.to, &Packet::Pubrec(ack)),
@@ -207,7 +215,10 @@ impl Broker {
             kind => {
                 // 3.x knows one failure code [MQTT-3.9.3-2 of 3.1.1].
                 let old = connection.version != Version::V5;
-                let code = |code: &ReasonCode| if old && code.is_error() { 0x80 } else { *code as u8 };
+                let code = |code: &ReasonCode| match old && code.is_error() {
+                    true => 0x80,
+                    false => reason_for(kind, *code) as u8,
+                };
                 let reasons: Vec<u8> = reply.codes.iter().map(code).collect();
                 let (reasons, properties) = (&reasons[..], Properties::EMPTY);
                 if kind == PacketType::Suback {
@@ -222,6 +233,12 @@ impl Broker {
     /// A gate opened: performs what waited behind it.
     pub(super) fn opened(&mut self, from: Option<ConnectionId>, action: Action) {
         self.state.from = from;
+        if let Action::SessionOpened { session, connection, .. } = action
+            && self.state.connections.get(connection).is_none_or(|state| state.session != Some(session))
+        {
+            // It left while it waited.
+            return;
+        }
         let Action::Reply(reply) = action else {
             self.state.opening = true;
             self.state.work.push(action);
@@ -233,9 +250,11 @@ impl Broker {
         // What a relay behind an earlier gate stored holds back its acknowledgement, and so all that come after it.
         let through = connection.regated;
         if through > self.state.committed {
-            return self.state.gate(through, Action::Reply(reply));
+            self.state.gate(through, Action::Reply(reply));
+            return self.run(None);
         }
-        connection.gated = connection.gated.saturating_sub(1);
+        let counted = u16::from(reply.packet == PacketType::Puback);
+        connection.gated = connection.gated.saturating_sub(counted);
         self.write_reply(&reply);
     }
 

@@ -52,7 +52,7 @@ pub struct Connection {
     pub(crate) dirty: bool,
     pub(crate) blocked: bool,
     pub(crate) stalled: bool,
-    /// Acknowledgements that wait for their gate.
+    /// PUBACKs that wait for their gate: with the QoS 2 identifiers in use, what counts against Receive Maximum.
     pub(crate) gated: u16,
     /// The last record stored on behalf of this connection: its acknowledgements wait for it.
     pub(crate) stored: LogSeq,

@@ -6,6 +6,7 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Answer, Credentials, Cx, Query};
+use crate::connection::Phase;
 use crate::error::Violation;
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
@@ -118,7 +119,9 @@ impl Middleware for Authentication {
         let method = packet.properties.authentication_method();
         let begun = self.methods.get(from).map(|method| &**method);
         // [MQTT-4.12.0-5]: the method stays that of CONNECT; without an exchange there is nothing to continue.
-        if packet.reason != ReasonCode::ContinueAuthentication || begun.is_none() || begun != method {
+        let continues =
+            packet.reason == ReasonCode::ContinueAuthentication && connection.phase == Phase::Connecting;
+        if !continues || begun.is_none() || begun != method {
             return Flow::Violation(Violation::protocol("MQTT-4.12.0-5"));
         }
         let who = Credentials {

@@ -9,6 +9,8 @@ use crate::broker::{Action, Cx, Relay, RelayAck, Reply, What};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::packet::{Ack, PacketId, PacketType, Publish, QoS, ReasonCode, Version};
+use crate::topic::is_topic_name;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -36,12 +38,20 @@ impl Middleware for InboundManager {
             return flow;
         }
         let mut relay = Relay { what: What::Current, publisher, ack: None, gated: false };
-        let (Some(session), Some(packet_id)) = (publisher, packet.packet_id) else {
+        let Some(session) = publisher else {
+            // Only where the part is missing that lets nobody publish before CONNECT.
+            return Flow::Violation(Violation::protocol("MQTT-3.1.0-1"));
+        };
+        let Some(packet_id) = packet.packet_id else {
             cx.emit(Action::Relay(relay));
             return Flow::Done;
         };
         if cx.store_failed() {
-            // What cannot be made durable is not taken.
+            // What cannot be made durable is not taken. 3.x has no word for that but the end.
+            if version != Version::V5 {
+                cx.close_client(from, ReasonCode::ImplementationSpecificError);
+                return Flow::Done;
+            }
             return Flow::Refuse(ReasonCode::ImplementationSpecificError);
         }
         let (answer, unanswered) = if packet.qos == QoS::ExactlyOnce {
@@ -123,6 +133,10 @@ fn check(cx: &Cx<'_>, version: Version, packet: &mut Publish<'_>) -> Option<Flow
     if packet.topic.is_empty() {
         // Without a Topic Alias, or it would have been resolved.
         return Some(Flow::Violation(Violation::protocol("MQTT-3.3.2-8")));
+    }
+    if matches!(packet.topic, Cow::Owned(_)) && !is_topic_name(&packet.topic) {
+        // What a middleware wrote was not checked when the packet was decoded.
+        return Some(Flow::Refuse(ReasonCode::TopicNameInvalid));
     }
     if v5 && !packet.properties.is_empty() && packet.properties.has_subscription_identifier() {
         return Some(Flow::Violation(Violation::protocol("MQTT-3.3.4-6")));

@@ -97,6 +97,7 @@ impl Middleware for MemoryBackend {
                 if topic.share.is_none() {
                     self.end_page(cx, topic.session, &topic.filter);
                 }
+                self.note_subscriptions(cx, topic.session);
                 let topic = (**topic).clone();
                 cx.emit(Action::TopicUnsubscribed(Box::new(TopicUnsubscribed { topic, existed })));
             }
@@ -144,7 +145,9 @@ impl MemoryBackend {
         }
         let (stamps, this) = (&mut self.stamps, self.relay);
         let (sessions, once) = (&cx.state.sessions, cx.state.config.overlapping_once);
-        let connected = |session| sessions.get(session).is_some_and(|session| session.connection.is_some());
+        let connected = |session| {
+            sessions.get(session).is_some_and(|session| session.connection.is_some() || session.program)
+        };
         self.index.matches(
             publication.topic,
             |subscription| {
@@ -189,7 +192,14 @@ impl MemoryBackend {
         let share = topic.share.as_deref();
         let existed =
             self.index.subscribe(&topic.filter, share, topic.session, topic.options, topic.identifier);
+        self.note_subscriptions(cx, topic.session);
         cx.emit(Action::TopicSubscribed(Box::new(TopicSubscribed { topic: topic.clone(), existed })));
+    }
+
+    fn note_subscriptions(&self, cx: &mut Cx<'_>, session: SessionId) {
+        if let Some(state) = cx.session_mut(session) {
+            state.subscriptions = self.index.count(session) as u32;
+        }
     }
 
     fn store_retained(&mut self, cx: &mut Cx<'_>, message: &Message) {

@@ -32,6 +32,7 @@ struct Opening {
     asked_expiry: u32,
     expiry: u32,
     method: Option<Box<str>>,
+    attempts: u8,
 }
 
 impl Middleware for SessionManager {
@@ -71,7 +72,7 @@ impl Middleware for SessionManager {
         let assigned = packet.client_id.is_empty();
         let client_id = if assigned { self.assign(cx) } else { boxed(packet.client_id) };
         let method = packet.properties.authentication_method().map(boxed);
-        self.opening.insert(from, Opening { assigned, asked_expiry, expiry, method });
+        self.opening.insert(from, Opening { assigned, asked_expiry, expiry, method, attempts: 0 });
         cx.emit(Action::OpenSession(Box::new(OpenSession {
             connection: from,
             clean_start: packet.clean_start,
@@ -140,10 +141,20 @@ impl SessionManager {
     /// Makes way for a new connection, then attaches it to its session.
     fn open(&mut self, cx: &mut Cx<'_>, open: &mut OpenSession) -> Flow {
         let id = open.connection;
-        if cx.connection(id).is_none_or(|connection| connection.phase != Phase::Connecting) {
-            return Flow::Done;
+        match cx.connection(id).map(|connection| connection.phase) {
+            Some(Phase::Connecting) => {}
+            // Nobody in the chain moves connections on: this one would wait for ever.
+            Some(Phase::Opened) => return Flow::Refuse(ReasonCode::ImplementationSpecificError),
+            _ => return Flow::Done,
         }
         let existing = self.find(&open.client_id);
+        if let Some(opening) = self.opening.get_mut(id) {
+            opening.attempts += 1;
+            if opening.attempts > ATTEMPTS_MAX {
+                // A middleware does not let what is in the way go.
+                return Flow::Refuse(ReasonCode::ServerUnavailable);
+            }
+        }
         if let Some(old) = existing.and_then(|session| cx.session(session)?.connection) {
             // [MQTT-3.1.4-3]: the old connection ends first, with all that follows from it (its will, if owed).
             cx.stats().takeovers += 1;
@@ -186,6 +197,7 @@ impl SessionManager {
             version,
             expiry: 0,
             queued: 0,
+            subscriptions: 0,
             paging: false,
             program: false,
         });
@@ -292,6 +304,8 @@ fn announce(
     }
 }
 
+/// Once to end the old connection, once to end the old session, once to attach.
+const ATTEMPTS_MAX: u8 = 3;
 const PURPOSE: u64 = 0x5e55_1001;
 /// No packet of MQTT is larger.
 const PACKET_SIZE_MAX: u32 = 268_435_460;

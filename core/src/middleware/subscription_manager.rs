@@ -7,7 +7,7 @@
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Reply, SubscribeTopic, UnsubscribeTopic};
 use crate::error::Violation;
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, SessionId};
 use crate::packet::{PacketType, QoS, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, Version};
 use crate::topic::Filter;
 use crate::topic::filter::levels;
@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 #[derive(Debug, Default)]
 pub struct SubscriptionManager {
     codes: Vec<ReasonCode>,
+    /// How many filters it has.
+    filters: usize,
 }
 
 impl Middleware for SubscriptionManager {
@@ -47,8 +49,11 @@ impl Middleware for SubscriptionManager {
             return Flow::Violation(Violation::with("MQTT-3.2.2.3.12", reason));
         }
         let mut codes = Vec::with_capacity(filters.len());
+        let mut room = room(cx, session);
         for (index, (filter, options)) in filters.into_iter().enumerate() {
-            if let Some(reason) = cx.filter_refused(index).or_else(|| refused(cx, &filter, version)) {
+            let full = (room == 0).then_some(ReasonCode::QuotaExceeded);
+            let reason = cx.filter_refused(index).or_else(|| refused(cx, &filter, version)).or(full);
+            if let Some(reason) = reason {
                 cx.stats().refused += 1;
                 codes.push(reason);
                 continue;
@@ -56,6 +61,7 @@ impl Middleware for SubscriptionManager {
             let most = QoS::from_bits(cx.config().qos_max).unwrap_or(QoS::ExactlyOnce);
             let options = SubscriptionOptions { qos: options.qos.min(most), ..options };
             codes.push(granted(options.qos));
+            room -= 1;
             cx.emit(Action::SubscribeTopic(Box::new(SubscribeTopic {
                 session,
                 filter: filter.filter.into(),
@@ -91,6 +97,7 @@ impl Middleware for SubscriptionManager {
             }
         }
         self.codes.clear();
+        self.filters = filters.len();
         for topic in filters {
             cx.emit(Action::UnsubscribeTopic(Box::new(topic)));
         }
@@ -107,6 +114,8 @@ impl Middleware for SubscriptionManager {
             }),
             // [MQTT-3.10.4-4], [MQTT-3.10.4-6]: one UNSUBACK for all filters.
             Action::Unsubscribed { to, packet_id } => {
+                // Without a backend in the chain nobody knows: there is a code for each filter all the same.
+                self.codes.resize(self.filters, ReasonCode::NoSubscriptionExisted);
                 let codes = core::mem::take(&mut self.codes).into();
                 let reason = ReasonCode::Success;
                 cx.emit(Action::Reply(Reply { to, packet: PacketType::Unsuback, packet_id, reason, codes }));
@@ -116,6 +125,13 @@ impl Middleware for SubscriptionManager {
         }
         Flow::Next
     }
+}
+
+/// How many more subscriptions a session may have. One that replaces another counts as well: whether it does is
+/// known only to the backend.
+fn room(cx: &Cx<'_>, session: SessionId) -> u32 {
+    let has = cx.session(session).map_or(0, |session| session.subscriptions);
+    cx.config().subscriptions_max.saturating_sub(has)
 }
 
 fn granted(qos: QoS) -> ReasonCode {

@@ -18,7 +18,7 @@ pub struct Disconnect<'a> {
 }
 
 /// [MQTT-3.14.2-1]: from either side; which side may send which is not told by the packet.
-fn allows(reason: ReasonCode) -> bool {
+pub(super) fn allows(reason: ReasonCode) -> bool {
     use ReasonCode::*;
     matches!(
         reason,

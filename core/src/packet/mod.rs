@@ -76,6 +76,20 @@ pub enum Version {
     V5 = 5,
 }
 
+/// The nearest reason code that an acknowledgement or DISCONNECT of this type may carry in 5.0: policies may give
+/// others.
+pub(crate) fn reason_for(packet: PacketType, reason: ReasonCode) -> ReasonCode {
+    let allowed = match packet {
+        PacketType::Puback => (puback::RULES.allows)(reason),
+        PacketType::Pubrec => (pubrec::RULES.allows)(reason),
+        PacketType::Suback => suback::allows(reason, Version::V5),
+        PacketType::Unsuback => unsuback::allows(reason),
+        PacketType::Disconnect => disconnect::allows(reason),
+        _ => true,
+    };
+    if allowed { reason } else { ReasonCode::UnspecifiedError }
+}
+
 /// How often a message is delivered.
 #[repr(u8)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

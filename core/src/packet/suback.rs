@@ -22,7 +22,7 @@ pub struct Suback<'a> {
 const FAILURE: u8 = 0x80;
 
 /// [MQTT-3.9.3-2]
-const fn allows(reason: ReasonCode, version: Version) -> bool {
+pub(super) const fn allows(reason: ReasonCode, version: Version) -> bool {
     use ReasonCode::*;
     match reason {
         Success | GrantedQoS1 | GrantedQoS2 | UnspecifiedError => true,

@@ -20,7 +20,7 @@ pub struct Unsuback<'a> {
 }
 
 /// [MQTT-3.11.3-2]
-const fn allows(reason: ReasonCode) -> bool {
+pub(super) const fn allows(reason: ReasonCode) -> bool {
     use ReasonCode::*;
     matches!(
         reason,
