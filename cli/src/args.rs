@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::conformance::ConformanceArgs;
 use crate::problem::Problem;
 use crate::settings::{Given, Source, Value};
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +15,8 @@ pub(crate) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Score a broker.
+    Conformance(ConformanceArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -40,6 +43,8 @@ enum Word {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Score a broker against the statements of the MQTT standards
+    Conformance(ConformanceArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -90,6 +95,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: None, serve }) => Ok(Command::Serve(serve)),
         Ok(Line { command: Some(Word::Serve(serve)), .. }) => Ok(Command::Serve(serve)),
         Ok(Line { command: Some(Word::CheckConfig { file }), .. }) => Ok(Command::CheckConfig { file }),
+        Ok(Line { command: Some(Word::Conformance(args)), .. }) => Ok(Command::Conformance(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

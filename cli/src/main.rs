@@ -4,6 +4,7 @@
 //! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]).
 
 mod args;
+mod conformance;
 mod environment;
 mod file;
 mod log;
@@ -39,6 +40,12 @@ fn perform(command: Command) -> Result<(), Problem> {
     match command {
         Command::Serve(args) => serve::serve(gather(&args)?, args.seed),
         Command::CheckConfig { file } => check_config(&file),
+        Command::Conformance(args) => {
+            let (table, passed) = conformance::conformance(args)?;
+            say(table.trim_end());
+            // The failures are in the table: there is nothing to add, but the exit code says it.
+            if passed { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
+        }
         Command::Settings => {
             say(reference::settings().trim_end());
             Ok(())

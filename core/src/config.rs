@@ -62,6 +62,14 @@ macro_rules! number {
     )*};
 }
 
+impl Value for String {
+    const KIND: &'static str = "a text";
+    fn parse(text: &str) -> Option<Self> {
+        // It has to fit into a UTF-8 Encoded String [MQTT-1.5.4-2].
+        (text.len() <= usize::from(u16::MAX) && !text.contains('\0')).then(|| text.into())
+    }
+}
+
 number! {
     u8: "a whole number from 0 to 255",
     u16: "a whole number from 0 to 65535",
@@ -197,6 +205,17 @@ settings! {
     /// Whether a message goes once to a session with several matching subscriptions (with all their identifiers), or
     /// once per subscription.
     overlapping_once: bool = true;
+    /// Whether a payload that claims to be UTF-8 (Payload Format Indicator) is checked; one that is not is refused
+    /// (0x99).
+    payload_format_check: bool = false;
+    /// What a client that asks for Response Information is told, for instance a topic it may use; empty: nothing.
+    response_information: String = String::new();
+    /// Whether an MQTT 5.0 client that is refused or disconnected is told the clause it broke (Reason String).
+    reason_strings: bool = false;
+    /// The Server Reference to which every new client is sent (0x9C); empty: they are served here.
+    redirect_to: String = String::new();
+    /// Whether that is for good (0x9D instead of 0x9C).
+    redirect_permanently: bool = false;
     /// Retained messages in total; a message for a further topic is passed on but not retained.
     retained_messages_max: u32 = 10_000_000;
     /// Bytes of retained messages in total.

@@ -77,6 +77,7 @@ pub mod message;
 pub mod middleware;
 pub mod packet;
 pub mod session;
+pub mod spec;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

@@ -1,5 +1,6 @@
 //! The chain: middlewares of one's own, parts that are missing, what falls through, what the program hears and says.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
 use culex_core::broker::{Action, Close, Cx, Input, Notice, OpenSession, Origin, Peer, Refused, What};
 use culex_core::id::Id;

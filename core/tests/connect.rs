@@ -1,5 +1,6 @@
 //! CONNECT, CONNACK and how connections begin and end.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)] // helpers fail as tests do
 
 use culex_core::broker::{Close, Peer, Refused};
 use culex_core::middleware::{Authentication, Stack};

@@ -1,5 +1,6 @@
 //! Gates: nothing is acknowledged before what it stands for is durable.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
 use culex_core::broker::{Action, Cx, Record};
 use culex_core::packet::*;
@@ -37,12 +38,20 @@ impl Middleware for Log {
             }
             Action::Relay(_) => {}
             Action::StoreInbound { held, .. } => {
-                drop(cx.store(name(if *held { "held" } else { "released" })))
+                cx.store(name(if *held { "held" } else { "released" }));
             }
-            Action::StoreSession { .. } => drop(cx.store(name("session"))),
-            Action::SubscribeTopic(_) => drop(cx.store(name("subscription"))),
-            Action::UnsubscribeTopic(_) => drop(cx.store(name("unsubscription"))),
-            Action::StoreOffline { .. } => drop(cx.store(name("offline"))),
+            Action::StoreSession { .. } => {
+                cx.store(name("session"));
+            }
+            Action::SubscribeTopic(_) => {
+                cx.store(name("subscription"));
+            }
+            Action::UnsubscribeTopic(_) => {
+                cx.store(name("unsubscription"));
+            }
+            Action::StoreOffline { .. } => {
+                cx.store(name("offline"));
+            }
             _ => {}
         }
         Flow::Next

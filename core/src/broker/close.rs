@@ -9,6 +9,7 @@ use crate::packet::{
     Disconnect as DisconnectPacket, Packet, PacketType, Properties, ReasonCode, Version, reason_for,
 };
 use crate::time::Now;
+use alloc::vec::Vec;
 
 impl Broker {
     /// A connection is gone: its socket is closed, for whatever reason. Exactly once per accepted connection; its id
@@ -21,6 +22,17 @@ impl Broker {
         }
         connection.departed = Some(cause);
         self.state.departed += 1;
+        // Nobody is left to authenticate again.
+        if let Some(parked) = &mut connection.parked {
+            let gone: Vec<_> =
+                parked.iter().filter(|parked| parked.is_exchange()).filter_map(|p| p.ticket).collect();
+            parked.retain(|parked| !parked.is_exchange());
+            if parked.is_empty() {
+                connection.parked = None;
+            }
+            gone.into_iter().for_each(|ticket| self.state.withdraw(ticket));
+        }
+        let Some(connection) = self.state.connections.get_mut(id) else { return };
         // What it said before it left still counts, DISCONNECT included: its questions have deadlines.
         let waits = connection.phase == Phase::Connected && connection.parked.is_some();
         if !waits {
@@ -55,16 +67,22 @@ impl Broker {
         // A server sends DISCONNECT only after a CONNACK with success [MQTT-3.14.0-1]; 3.x has none to send.
         if let (Some(reason), Phase::Connected, Version::V5) = (reason, phase, version) {
             let reason = reason_for(PacketType::Disconnect, reason);
-            let packet = DisconnectPacket { reason, properties: Properties::EMPTY };
-            self.state.send(id, &Packet::Disconnect(packet));
+            let farewell = self.state.farewell(id);
+            let packet = |properties| Packet::Disconnect(DisconnectPacket { reason, properties });
+            // [MQTT-3.14.2-3]: what is said besides gives way first.
+            if !self.state.send(id, &packet(farewell.as_properties())) {
+                self.state.send(id, &packet(Properties::EMPTY));
+            }
         } else if let (Some(reason), Phase::Connecting) = (reason, phase) {
             return self.refuse_connect(id, reason);
         }
         self.state.drop_parked(id);
         let Some(connection) = self.state.connections.get_mut(id) else { return };
         connection.phase = Phase::Closing;
-        connection.inbox = alloc::vec::Vec::new();
-        connection.stalled = false;
+        connection.inbox = Vec::new();
+        // From here on it is read to see its end.
+        let stalled = core::mem::take(&mut connection.stalled);
+        self.state.stalled.remove(&id);
         let clean_reason = connection.clean_reason;
         if let Some(session) = connection.session.take()
             && let Some(attached) = self.state.sessions.get_mut(session)
@@ -85,6 +103,9 @@ impl Broker {
         let ms = self.state.config.linger_ms;
         let timer = self.state.arm_ms(ms, MACHINE, Owner::Connection(id));
         self.state.linger.insert(id, timer);
+        if stalled {
+            self.state.out.push_back(Action::Credit { id });
+        }
         self.finish_if_flushed(id);
     }
 

@@ -129,9 +129,19 @@ impl<'a> Cx<'a> {
         self.state.timers.cancel(timer);
     }
 
-    /// Sends a packet at once. Acknowledgements that may have to wait are [`Action::Reply`].
-    pub fn send(&mut self, id: ConnectionId, packet: &Packet<'_>) {
-        self.state.send(id, packet);
+    /// Sends a packet at once. Acknowledgements that may have to wait are [`Action::Reply`]. False: it is larger than
+    /// the client accepts, and was not sent.
+    pub fn send(&mut self, id: ConnectionId, packet: &Packet<'_>) -> bool {
+        self.state.send(id, packet)
+    }
+
+    /// Names the server to which a connection that is about to be refused or closed should go instead. Refuse or close
+    /// it with [`ReasonCode::UseAnotherServer`] or [`ReasonCode::ServerMoved`].
+    pub fn redirect(&mut self, id: ConnectionId, server_reference: &str) {
+        if let Some(connection) = self.state.connections.get_mut(id) {
+            let farewell = connection.farewell.get_or_insert_default();
+            farewell.server_reference = Some(server_reference.into());
+        }
     }
 
     /// The message of a relay or forward, borrowed; `None` only if it was kept for nobody.

@@ -4,7 +4,7 @@ use super::{Answer, Broker, Cx};
 use crate::connection::Phase;
 use crate::id::{ConnectionId, Ticket};
 use crate::middleware::Flow;
-use crate::packet::{Frame, Framed, Packet, ReasonCode, frame};
+use crate::packet::{Frame, Framed, Packet, PacketType, ReasonCode, frame};
 use crate::time::{Now, Wall};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -47,6 +47,11 @@ impl Parked {
 
     pub(crate) fn waits_for_client(&self) -> bool {
         self.verdict == Verdict::Client
+    }
+
+    /// Whether it is the AUTH that began a re-authentication: nothing waits behind it.
+    pub(crate) fn is_exchange(&self) -> bool {
+        self.bytes.first().is_some_and(|first| first >> 4 == PacketType::Auth as u8)
     }
 
     fn frame(&self) -> Option<Frame<'_>> {
@@ -146,13 +151,13 @@ impl Broker {
     pub(super) fn adopt_question(&mut self, id: ConnectionId) {
         let Some(ticket) = self.state.asked.take() else { return };
         let connection = self.state.connections.get_mut(id);
-        let front = connection.and_then(|connection| connection.parked.as_mut()?.front_mut());
-        match front {
-            Some(front) if front.verdict == Verdict::Client => {
-                front.ticket = Some(ticket);
-                front.verdict = Verdict::Asked;
+        let parked = connection.and_then(|connection| connection.parked.as_mut());
+        match parked.and_then(|parked| parked.iter_mut().find(|parked| parked.waits_for_client())) {
+            Some(exchange) => {
+                exchange.ticket = Some(ticket);
+                exchange.verdict = Verdict::Asked;
             }
-            _ => self.state.withdraw(ticket),
+            None => self.state.withdraw(ticket),
         }
     }
 
@@ -201,15 +206,18 @@ impl Broker {
                 return;
             }
             let Some(queue) = connection.parked.as_mut() else { break };
-            match queue.front() {
-                Some(front) if matches!(front.verdict, Verdict::Asked | Verdict::Client) => return,
+            let waits = |parked: &Parked| matches!(parked.verdict, Verdict::Asked | Verdict::Client);
+            let next = queue.iter().position(|parked| !(parked.is_exchange() && waits(parked)));
+            match next.and_then(|next| Some((next, queue.get(next)?))) {
+                Some((_, parked)) if waits(parked) => return,
                 Some(_) => {}
-                None => {
+                None if queue.is_empty() => {
                     connection.parked = None;
                     break;
                 }
+                None => return,
             }
-            let Some(parked) = queue.pop_front() else { break };
+            let Some(parked) = next.and_then(|next| queue.remove(next)) else { break };
             if queue.is_empty() {
                 connection.parked = None;
             }

@@ -32,6 +32,8 @@ pub enum Query {
 /// What a CONNECT says about who sends it.
 #[derive(Clone)]
 pub struct Credentials {
+    /// The connection: the steps of one exchange of enhanced authentication have the same.
+    pub connection: ConnectionId,
     /// Where the connection comes from.
     pub peer: Peer,
     /// The protocol version.
@@ -97,8 +99,23 @@ pub enum Answer {
     Allow,
     /// Yes, and this is the client's name from now on (User Name of the connection).
     AllowAs(Box<str>),
+    /// Yes, enhanced authentication succeeded: the client gets this last Authentication Data, and is known by this
+    /// name if there is one.
+    AllowWith {
+        /// Its name from now on.
+        user_name: Option<Box<str>>,
+        /// What proves to the client that the server knows its secret too.
+        data: Bytes,
+    },
     /// No; an MQTT 5.0 client is told this reason.
     Deny(ReasonCode),
+    /// No, but another server would serve it: this Server Reference.
+    Redirect {
+        /// Where.
+        server_reference: Box<str>,
+        /// For good (0x9D) or for now (0x9C).
+        moved: bool,
+    },
     /// Per Topic Filter of a SUBSCRIBE: `None` allows it.
     PerFilter(Vec<Option<ReasonCode>>),
     /// Enhanced authentication goes on: send AUTH with this data.

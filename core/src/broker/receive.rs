@@ -74,7 +74,7 @@ impl Broker {
             connection.inbox = inbox;
             if stalled && !connection.stalled {
                 connection.stalled = true;
-                self.state.stalled.push(id);
+                self.state.stalled.insert(id);
             }
         }
     }
@@ -117,12 +117,11 @@ impl Broker {
             return;
         }
         if !credit {
-            if !self.state.stalled.contains(&id) {
-                self.state.stalled.push(id);
-            }
+            self.state.stalled.insert(id);
             return;
         }
         connection.stalled = false;
+        self.state.stalled.remove(&id);
         let inbox = core::mem::take(&mut connection.inbox);
         self.state.from = Some(id);
         self.digest(id, inbox, &[]);
@@ -152,7 +151,7 @@ impl Broker {
             }
         }
         let Some(connection) = self.state.connections.get(id) else { return };
-        let waits = connection.parked.as_ref().and_then(|parked| parked.back().map(Parked::barrier));
+        let waits = connection.parked.as_ref().and_then(|parked| parked.iter().map(Parked::barrier).min());
         let decoded = Packet::decode(&frame, connection.version);
         match decoded {
             Ok(mut packet) => {
@@ -244,7 +243,11 @@ impl Broker {
                 Flow::Next => {}
                 // AUTH may have asked on behalf of its CONNECT.
                 Flow::Done => return self.adopt_question(id),
-                Flow::Suspend => return self.park(id, packet, (part + 1, part + 1), first, None),
+                Flow::Suspend => {
+                    // While a client authenticates again, what it may do is what it might before.
+                    let barrier = if matches!(packet, Packet::Auth(_)) { u8::MAX } else { part + 1 };
+                    return self.park(id, packet, (part + 1, barrier), first, None);
+                }
                 // Acknowledgements leave in the order of what they answer.
                 Flow::Refuse(_) if limit != u8::MAX => {
                     return self.park(id, packet, (part, limit), first, Some(flow));
@@ -335,10 +338,17 @@ impl Broker {
             return self.close(id, Some(reason), false);
         }
         self.state.stats.connects_refused += 1;
+        // [MQTT-3.1.4-1 of 3.1.1], [MQTT-3.2.2-6 of 3.1.1]: 3.x has no code for what does not conform, and gets none.
+        let mute = connection.version != Version::V5
+            && matches!(reason, ReasonCode::MalformedPacket | ReasonCode::ProtocolError);
         // [MQTT-3.2.2-6]: no Session Present with an error.
         let reason = Connack::reason_for(reason);
-        let connack = Connack { session_present: false, reason, properties: Properties::EMPTY };
-        self.state.send(id, &Packet::Connack(connack));
+        let farewell = self.state.farewell(id);
+        let packet = |properties| Packet::Connack(Connack { session_present: false, reason, properties });
+        // [MQTT-3.2.2-19]: what is said besides gives way first.
+        if !mute && !self.state.send(id, &packet(farewell.as_properties())) {
+            self.state.send(id, &packet(Properties::EMPTY));
+        }
         self.close(id, None, false);
         self.run(None);
     }

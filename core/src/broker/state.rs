@@ -7,10 +7,10 @@ use crate::connection::{Connection, Phase};
 use crate::hash::{Random, Seed};
 use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
 use crate::message::Message;
-use crate::packet::{Packet, ReasonCode};
+use crate::packet::{Packet, PropertiesBuf, Property, ReasonCode};
 use crate::session::Session;
 use crate::time::{Now, Wall};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -65,7 +65,9 @@ pub(crate) struct State {
     pub(crate) notices: VecDeque<Notice>,
     pub(crate) notices_dropped: u64,
     pub(crate) dirty: VecDeque<ConnectionId>,
-    pub(crate) stalled: Vec<ConnectionId>,
+    pub(crate) stalled: BTreeSet<ConnectionId>,
+    /// Bytes in an outbox above which its connection is not read.
+    pub(crate) full: usize,
     pub(crate) pool: crate::connection::Pool,
     pub(crate) receivers: Vec<Vec<Receiver>>,
     pub(crate) shutting_down: bool,
@@ -78,10 +80,11 @@ pub(crate) const MACHINE: u8 = u8::MAX;
 /// Acknowledgements may go this far beyond `outbox_bytes_max` before the connection is no longer read.
 const REPLIES_BYTES: usize = 256 * 1024;
 /// The most bytes an adapter may give at once.
-const READ_BYTES: usize = 256 * 1024;
+pub(crate) const READ_BYTES: usize = 256 * 1024;
 
 impl State {
     pub(crate) fn new(config: Arc<Config>, seed: Seed, now: Now) -> Self {
+        let full = config.outbox_bytes_max as usize + REPLIES_BYTES;
         Self {
             config,
             seed,
@@ -113,7 +116,8 @@ impl State {
             notices: VecDeque::new(),
             notices_dropped: 0,
             dirty: VecDeque::new(),
-            stalled: Vec::new(),
+            stalled: BTreeSet::new(),
+            full,
             pool: crate::connection::Pool::default(),
             receivers: Vec::new(),
             shutting_down: false,
@@ -133,6 +137,11 @@ impl State {
             connection.dirty = true;
             self.dirty.push_back(id);
         }
+        // It gets `Credit` when the peer has taken enough.
+        if connection.outbox.len() > self.full && !connection.stalled {
+            connection.stalled = true;
+            self.stalled.insert(id);
+        }
     }
 
     /// Appends the payload of a message behind its header, without copying it.
@@ -141,20 +150,44 @@ impl State {
             && !matches!(connection.phase, Phase::Closing | Phase::Closed)
         {
             connection.outbox.share(message);
+            if connection.outbox.len() > self.full && !connection.stalled {
+                connection.stalled = true;
+                self.stalled.insert(id);
+            }
         }
     }
 
-    /// Sends a packet.
-    pub(crate) fn send(&mut self, id: ConnectionId, packet: &Packet<'_>) {
-        let Some(version) = self.connections.get(id).map(|connection| connection.version) else { return };
+    /// Sends a packet. False: it is larger than the client accepts, and was not sent [MQTT-3.1.2-24].
+    pub(crate) fn send(&mut self, id: ConnectionId, packet: &Packet<'_>) -> bool {
+        let Some(connection) = self.connections.get(id) else { return true };
+        let (version, most) = (connection.version, connection.packet_size_max as usize);
+        let mut fits = true;
         self.write(id, |out| {
-            // The machine makes no packet that does not fit; if it did, nothing was appended.
-            let encoded = packet.encode(version, out);
-            debug_assert!(encoded.is_ok(), "{:?} does not fit", packet.packet_type());
+            let before = out.len();
+            fits = packet.encode(version, out).is_ok() && out.len() - before <= most;
+            if !fits {
+                out.truncate(before);
+            }
         });
+        fits
     }
 
-    /// How many bytes may be read now.
+    /// The properties of the packet that ends a connection, if there is anything to say.
+    pub(crate) fn farewell(&self, id: ConnectionId) -> PropertiesBuf {
+        let mut properties = PropertiesBuf::default();
+        let farewell = self.connections.get(id).and_then(|connection| connection.farewell.as_deref());
+        if let Some(farewell) = farewell {
+            if let Some(reference) = &farewell.server_reference {
+                properties.push(Property::ServerReference(reference));
+            }
+            if let Some(reason) = &farewell.reason_string {
+                properties.push(Property::ReasonString(reason));
+            }
+        }
+        properties
+    }
+
+    /// How many bytes could be worked off now.
     pub(crate) fn read_credit(&self, id: ConnectionId) -> usize {
         let Some(connection) = self.connections.get(id) else { return READ_BYTES };
         let waits = match (connection.phase, &connection.parked) {
@@ -163,7 +196,7 @@ impl State {
             (Phase::Connected, Some(parked)) => parked.len() >= self.config.parked_max as usize,
             _ => false,
         };
-        let full = connection.outbox.len() > self.config.outbox_bytes_max as usize + REPLIES_BYTES;
+        let full = connection.outbox.len() > self.full;
         let backlog = self.config.actions_max as usize;
         if waits || full || self.out.len() > backlog || self.gates.len() > backlog {
             return 0;

@@ -93,7 +93,8 @@ impl Broker {
         connection.blocked = !connection.outbox.is_empty();
         self.state.stats.bytes_sent += count as u64;
         let wants_room = connection.wants_room && connection.outbox.len() <= low;
-        let (closing, stalled) = (connection.phase == Phase::Closing, connection.stalled);
+        let closing = connection.phase == Phase::Closing;
+        let stalled = connection.stalled;
         if let (true, Some(session)) = (wants_room, connection.session) {
             connection.wants_room = false;
             self.state.from = Some(id);

@@ -204,14 +204,14 @@ impl Broker {
 
     fn write_reply(&mut self, reply: &Reply) {
         let Some(connection) = self.state.connections.get(reply.to) else { return };
-        let packet_id = reply.packet_id;
+        let (to, packet_id) = (reply.to, reply.packet_id);
         let reason = reason_for(reply.packet, reply.reason);
         let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
-        match reply.packet {
-            PacketType::Puback => self.state.send(reply.to, &Packet::Puback(ack)),
-            PacketType::Pubrec => self.state.send(reply.to, &Packet::Pubrec(ack)),
-            PacketType::Pubrel => self.state.send(reply.to, &Packet::Pubrel(ack)),
-            PacketType::Pubcomp => self.state.send(reply.to, &Packet::Pubcomp(ack)),
+        let fits = match reply.packet {
+            PacketType::Puback => self.state.send(to, &Packet::Puback(ack)),
+            PacketType::Pubrec => self.state.send(to, &Packet::Pubrec(ack)),
+            PacketType::Pubrel => self.state.send(to, &Packet::Pubrel(ack)),
+            PacketType::Pubcomp => self.state.send(to, &Packet::Pubcomp(ack)),
             kind => {
                 // 3.x knows one failure code [MQTT-3.9.3-2 of 3.1.1].
                 let old = connection.version != Version::V5;
@@ -222,11 +222,15 @@ impl Broker {
                 let reasons: Vec<u8> = reply.codes.iter().map(code).collect();
                 let (reasons, properties) = (&reasons[..], Properties::EMPTY);
                 if kind == PacketType::Suback {
-                    self.state.send(reply.to, &Packet::Suback(Suback { packet_id, properties, reasons }));
+                    self.state.send(to, &Packet::Suback(Suback { packet_id, properties, reasons }))
                 } else {
-                    self.state.send(reply.to, &Packet::Unsuback(Unsuback { packet_id, properties, reasons }));
+                    self.state.send(to, &Packet::Unsuback(Unsuback { packet_id, properties, reasons }))
                 }
             }
+        };
+        if !fits {
+            // It accepts no packet as large as the answer to what it sent.
+            self.close(to, Some(ReasonCode::PacketTooLarge), false);
         }
     }
 
@@ -266,6 +270,11 @@ impl Broker {
             return;
         }
         self.state.stats.violations += 1;
+        let telling = self.state.config.reason_strings;
+        if let (true, Some(connection)) = (telling, self.state.connections.get_mut(id)) {
+            let farewell = connection.farewell.get_or_insert_default();
+            farewell.reason_string.get_or_insert_with(|| violation.clause.0.into());
+        }
         let notice = super::Notice::Violated { connection: id, peer, violation };
         self.state.work.push(Action::Notice(Box::new(notice)));
         match phase {
@@ -277,7 +286,7 @@ impl Broker {
         self.run(None);
     }
 
-    /// Stops everything that waits for a position that will never come.
+    /// Reads all connections again that were held up, if nothing holds them up any more.
     pub(super) fn unstall_all(&mut self) {
         for id in core::mem::take(&mut self.state.stalled) {
             self.unstall(id);

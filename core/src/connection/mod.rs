@@ -15,6 +15,7 @@ use crate::packet::{ReasonCode, Version};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 /// What is known of one network connection.
 ///
@@ -43,6 +44,12 @@ pub struct Connection {
     pub keep_alive_lowered: bool,
     /// Whether Reason Strings and User Properties may be sent with any packet (Request Problem Information).
     pub problem_information: bool,
+    /// What its last packet tells an MQTT 5.0 client besides the reason code. Set by whoever ends it.
+    pub farewell: Option<Box<Farewell>>,
+    /// What CONNACK tells the client besides success. Set by Authentication.
+    pub authentication_data: Option<Bytes>,
+    /// Whether the client asked for Response Information. Set by Connection.
+    pub response_information: bool,
     /// The session's queue or a retained page waits for room in this outbox: announce it.
     pub wants_room: bool,
     /// The reason code of the client's DISCONNECT.
@@ -51,6 +58,7 @@ pub struct Connection {
     pub(crate) departed: Option<Disconnect>,
     pub(crate) dirty: bool,
     pub(crate) blocked: bool,
+    /// It is not read until [`Action::Credit`](crate::Action::Credit).
     pub(crate) stalled: bool,
     /// PUBACKs that wait for their gate: with the QoS 2 identifiers in use, what counts against Receive Maximum.
     pub(crate) gated: u16,
@@ -64,6 +72,15 @@ pub struct Connection {
     // Most connections never have one, and an idle connection should cost a pointer.
     #[allow(clippy::box_collection)]
     pub(crate) parked: Option<Box<VecDeque<Parked>>>,
+}
+
+/// What the CONNACK or DISCONNECT that ends a connection says besides its reason code.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Farewell {
+    /// Reason String: for people who look for the cause.
+    pub reason_string: Option<Box<str>>,
+    /// Server Reference: where to go instead.
+    pub server_reference: Option<Box<str>>,
 }
 
 impl Connection {
@@ -80,6 +97,9 @@ impl Connection {
             keep_alive_s: 0,
             keep_alive_lowered: false,
             problem_information: true,
+            farewell: None,
+            authentication_data: None,
+            response_information: false,
             wants_room: false,
             clean_reason: ReasonCode::Success,
             departed: None,
@@ -100,6 +120,18 @@ impl Connection {
     #[must_use]
     pub fn outbox_bytes(&self) -> usize {
         self.outbox.len()
+    }
+
+    /// Whether an exchange of enhanced authentication is going on.
+    #[must_use]
+    pub fn authenticates(&self) -> bool {
+        self.parked.as_ref().is_some_and(|parked| parked.iter().any(Parked::is_exchange))
+    }
+
+    /// Whether the next step of an exchange is the client's.
+    #[must_use]
+    pub fn waits_for_auth(&self) -> bool {
+        self.parked.as_ref().is_some_and(|parked| parked.iter().any(Parked::waits_for_client))
     }
 
     /// Whether we, not the client, hold up its packets.

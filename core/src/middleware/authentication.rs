@@ -2,14 +2,14 @@
 //!
 //! * **listens**: CONNECT, AUTH, closed, answer
 //! * **emits**: ask (authenticate), AUTH, refuse
-//! * **owns**: its policy; the method of each exchange that is going on
+//! * **owns**: its policy; the Authentication Method of each connection that has one
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Answer, Credentials, Cx, Query};
 use crate::connection::Phase;
 use crate::error::Violation;
 use crate::id::{ConnectionId, Table};
-use crate::packet::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
+use crate::packet::{Auth, Connect, Packet, PropertiesBuf, Property, ReasonCode};
 use alloc::boxed::Box;
 use bytes::Bytes;
 use core::fmt;
@@ -23,6 +23,13 @@ pub enum Decision {
     AllowAs(Box<str>),
     /// Stay out; an MQTT 5.0 client is told this reason.
     Deny(ReasonCode),
+    /// Go to another server.
+    Redirect {
+        /// Its Server Reference.
+        server_reference: Box<str>,
+        /// For good (0x9D) or for now (0x9C).
+        moved: bool,
+    },
     /// The outside knows: emits a ticket and waits for its answer.
     Ask,
 }
@@ -92,6 +99,7 @@ impl Middleware for Authentication {
         let properties = &packet.properties;
         let method = properties.authentication_method();
         let who = Credentials {
+            connection: from,
             peer: connection.peer.clone(),
             version: packet.version,
             client_id: packet.client_id.into(),
@@ -101,41 +109,55 @@ impl Middleware for Authentication {
             data: properties.authentication_data().map(Bytes::copy_from_slice),
         };
         match method {
-            Some(method) if self.policy.method(method) => cx.ask(from, Query::Authenticate(who)),
+            Some(method) if self.policy.method(method) => {
+                self.methods.insert(from, method.into());
+                cx.ask(from, Query::Authenticate(who))
+            }
             // [MQTT-4.12.0-1]
             Some(_) => Flow::Refuse(ReasonCode::BadAuthenticationMethod),
             None => match self.policy.authenticate(&who) {
                 Decision::Allow => Flow::Next,
-                Decision::AllowAs(name) => allow_as(cx, from, name),
+                Decision::AllowAs(name) => allow_as(cx, from, Some(name)),
                 Decision::Deny(reason) => Flow::Refuse(reason),
+                Decision::Redirect { server_reference, moved } => {
+                    redirect(cx, from, &server_reference, moved)
+                }
                 Decision::Ask => cx.ask(from, Query::Authenticate(who)),
             },
         }
     }
 
-    /// A further step of enhanced authentication [MQTT-4.12.0-3].
+    /// A further step of enhanced authentication [MQTT-4.12.0-3], or the first of a re-authentication [MQTT-4.12.1-1].
     fn auth(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Auth<'_>) -> Flow {
         let Some(connection) = cx.connection(from) else { return Flow::Done };
         let method = packet.properties.authentication_method();
         let begun = self.methods.get(from).map(|method| &**method);
-        // [MQTT-4.12.0-5]: the method stays that of CONNECT; without an exchange there is nothing to continue.
-        let continues =
-            packet.reason == ReasonCode::ContinueAuthentication && connection.phase == Phase::Connecting;
-        if !continues || begun.is_none() || begun != method {
+        // [MQTT-4.12.0-5], [MQTT-4.12.1-1]: the method stays that of CONNECT.
+        if begun.is_none() || begun != method {
             return Flow::Violation(Violation::protocol("MQTT-4.12.0-5"));
         }
+        let again = match (packet.reason, connection.phase) {
+            (ReasonCode::ContinueAuthentication, _) if connection.waits_for_auth() => false,
+            (ReasonCode::ReAuthenticate, Phase::Connected) if !connection.authenticates() => true,
+            // There is nothing to continue, or one exchange is going on already.
+            _ => return Flow::Violation(Violation::protocol("MQTT-4.12.0-3")),
+        };
         let who = Credentials {
+            connection: from,
             peer: connection.peer.clone(),
             version: connection.version,
-            client_id: Box::default(),
+            client_id: cx
+                .session_of(from)
+                .and_then(|s| cx.session(s))
+                .map_or_else(Box::default, |s| s.client_id.clone()),
             user_name: connection.user_name.clone(),
             password: None,
             method: method.map(Into::into),
             data: packet.properties.authentication_data().map(Bytes::copy_from_slice),
         };
-        // The CONNECT that waits gets the answer; the AUTH packet itself has done its part.
-        let _ = cx.ask(from, Query::Authenticate(who));
-        Flow::Done
+        let waits = cx.ask(from, Query::Authenticate(who));
+        // The packet that began the exchange gets the answer; one that continues it has done its part.
+        if again { waits } else { Flow::Done }
     }
 
     fn answer(
@@ -145,27 +167,30 @@ impl Middleware for Authentication {
         packet: &mut Packet<'_>,
         answer: Answer,
     ) -> Flow {
-        match answer {
-            Answer::Allow => Flow::Next,
-            Answer::AllowAs(name) => allow_as(cx, from, name),
-            Answer::Continue(data) => {
-                let Packet::Connect(connect) = packet else { return Flow::Done };
-                // [MQTT-4.12.0-6]: there is no AUTH for who did not begin with a method, as no 3.x client can.
-                let Some(method) = connect.properties.authentication_method() else {
-                    return Flow::Refuse(ReasonCode::NotAuthorized);
-                };
-                let mut properties = PropertiesBuf::default();
-                properties.push(Property::AuthenticationMethod(method));
-                properties.push(Property::AuthenticationData(&data));
-                self.methods.insert(from, method.into());
-                let properties: Properties<'_> = properties.as_properties();
+        let method = self.methods.get(from);
+        let (user_name, data) = match (answer, method) {
+            (Answer::Allow, _) => (None, None),
+            (Answer::AllowAs(name), _) => (Some(name), None),
+            (Answer::AllowWith { user_name, data }, Some(_)) => (user_name, Some(data)),
+            (Answer::Continue(data), Some(method)) => {
                 // [MQTT-4.12.0-2]
-                cx.send(from, &Packet::Auth(Auth { reason: ReasonCode::ContinueAuthentication, properties }));
-                Flow::Suspend
+                say(cx, from, ReasonCode::ContinueAuthentication, method, Some(&data));
+                return Flow::Suspend;
             }
-            Answer::Deny(reason) => Flow::Refuse(reason),
-            Answer::PerFilter(_) | Answer::Custom(_) => Flow::Refuse(ReasonCode::NotAuthorized),
+            (Answer::Deny(reason), _) => return Flow::Refuse(reason),
+            (Answer::Redirect { server_reference, moved }, _) => {
+                return redirect(cx, from, &server_reference, moved);
+            }
+            // [MQTT-4.12.0-6]: there is no AUTH for who did not begin with a method, as no 3.x client can.
+            _ => return Flow::Refuse(ReasonCode::NotAuthorized),
+        };
+        if let (Packet::Auth(_), Some(method)) = (&*packet, method) {
+            say(cx, from, ReasonCode::Success, method, data.as_ref());
+        } else if let Some(connection) = cx.connection_mut(from) {
+            connection.authentication_data = data;
         }
+        let flow = allow_as(cx, from, user_name);
+        if matches!(packet, Packet::Auth(_)) { Flow::Done } else { flow }
     }
 
     fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
@@ -173,9 +198,26 @@ impl Middleware for Authentication {
     }
 }
 
-fn allow_as(cx: &mut Cx<'_>, from: ConnectionId, name: Box<str>) -> Flow {
-    if let Some(connection) = cx.connection_mut(from) {
+fn allow_as(cx: &mut Cx<'_>, from: ConnectionId, name: Option<Box<str>>) -> Flow {
+    if let (Some(name), Some(connection)) = (name, cx.connection_mut(from)) {
         connection.user_name = Some(name);
     }
     Flow::Next
+}
+
+fn redirect(cx: &mut Cx<'_>, from: ConnectionId, server_reference: &str, moved: bool) -> Flow {
+    cx.redirect(from, server_reference);
+    Flow::Refuse(if moved { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer })
+}
+
+fn say(cx: &mut Cx<'_>, to: ConnectionId, reason: ReasonCode, method: &str, data: Option<&Bytes>) {
+    let mut properties = PropertiesBuf::default();
+    properties.push(Property::AuthenticationMethod(method));
+    if let Some(data) = data {
+        properties.push(Property::AuthenticationData(data));
+    }
+    let properties = properties.as_properties();
+    if !cx.send(to, &Packet::Auth(Auth { reason, properties })) {
+        cx.close_client(to, ReasonCode::PacketTooLarge);
+    }
 }

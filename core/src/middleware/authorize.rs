@@ -175,7 +175,7 @@ impl Middleware for Authorize {
         answer: Answer,
     ) -> Flow {
         match answer {
-            Answer::Allow | Answer::AllowAs(_) => {
+            Answer::Allow | Answer::AllowAs(_) | Answer::AllowWith { .. } => {
                 if let Packet::Publish(publish) = packet {
                     let topics = self.allowed.get_or_insert_with(from, VecDeque::new);
                     if topics.len() >= ALLOWED_MAX {
@@ -199,7 +199,9 @@ impl Middleware for Authorize {
                 Flow::Next
             }
             Answer::Deny(reason) => Flow::Refuse(reason),
-            Answer::Continue(_) | Answer::Custom(_) => Flow::Refuse(ReasonCode::NotAuthorized),
+            Answer::Continue(_) | Answer::Redirect { .. } | Answer::Custom(_) => {
+                Flow::Refuse(ReasonCode::NotAuthorized)
+            }
         }
     }
 

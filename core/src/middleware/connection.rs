@@ -63,9 +63,16 @@ impl Middleware for Connection {
             connection.packet_size_max = properties.maximum_packet_size().map_or(u32::MAX, Into::into);
             connection.receive_maximum = properties.receive_maximum().map_or(u16::MAX, Into::into);
             connection.topic_alias_maximum = properties.topic_alias_maximum().unwrap_or(0);
+            connection.response_information = properties.request_response_information().unwrap_or(false);
             connection.problem_information = properties.request_problem_information().unwrap_or(true);
         }
-        Flow::Next
+        if cx.config().redirect_to.is_empty() {
+            return Flow::Next;
+        }
+        // [MQTT-4.11.0-1]: everybody is served elsewhere.
+        let (reference, moved) = (cx.config().redirect_to.clone(), cx.config().redirect_permanently);
+        cx.redirect(from, &reference);
+        Flow::Refuse(if moved { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer })
     }
 
     fn disconnect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Disconnect<'_>) -> Flow {

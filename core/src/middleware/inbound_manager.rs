@@ -145,6 +145,12 @@ fn check(cx: &Cx<'_>, version: Version, packet: &mut Publish<'_>) -> Option<Flow
         let violation = Violation::with("MQTT-3.2.2-11", ReasonCode::QosNotSupported);
         return Some(if v5 { Flow::Violation(violation) } else { Flow::Refuse(violation.reason) });
     }
+    if config.payload_format_check
+        && packet.properties.payload_format_indicator() == Some(1)
+        && core::str::from_utf8(&packet.payload).is_err()
+    {
+        return Some(Flow::Refuse(ReasonCode::PayloadFormatInvalid));
+    }
     if packet.retain && !config.retain_available {
         if v5 {
             return Some(Flow::Violation(Violation::with("MQTT-3.2.2-14", ReasonCode::RetainNotSupported)));

@@ -55,7 +55,9 @@ impl Middleware for KeepAlive {
 
     fn pingreq(&mut self, cx: &mut Cx<'_>, from: ConnectionId) -> Flow {
         // [MQTT-3.12.4-1]
-        cx.send(from, &Packet::Pingresp);
+        if !cx.send(from, &Packet::Pingresp) {
+            cx.close_client(from, ReasonCode::PacketTooLarge);
+        }
         Flow::Done
     }
 

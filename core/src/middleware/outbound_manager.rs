@@ -205,7 +205,11 @@ impl OutboundManager {
             return false;
         }
         cx.state.stats.publishes_sent += 1;
-        if connection.topic_alias_maximum > 0 {
+        // What has to teach its alias first must fit as well.
+        let taught = Delivery { alias: Some((1, true)), ..delivery };
+        if connection.topic_alias_maximum > 0
+            && (!limited || publish_len(publication, &taught) <= connection.packet_size_max as usize)
+        {
             delivery.alias = self.alias(cx, id, publication.topic);
         }
         let large = publication.payload.len() >= SHARED_BYTES && (many || matches!(what, What::Kept(_)));

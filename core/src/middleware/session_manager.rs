@@ -225,7 +225,10 @@ impl SessionManager {
             reason: ReasonCode::Success,
             properties: properties.as_properties(),
         };
-        cx.send(id, &Packet::Connack(connack));
+        if !cx.send(id, &Packet::Connack(connack)) {
+            // What it must be told does not fit into what it accepts.
+            cx.close_client(id, ReasonCode::PacketTooLarge);
+        }
     }
 
     fn detached(&mut self, cx: &mut Cx<'_>, session: SessionId) {
@@ -301,6 +304,13 @@ fn announce(
     }
     if let Some(method) = &opening.method {
         properties.push(Property::AuthenticationMethod(method));
+    }
+    if let Some(data) = &connection.authentication_data {
+        properties.push(Property::AuthenticationData(data));
+    }
+    // [MQTT-3.1.2-28]: only who asked is told.
+    if connection.response_information && !config.response_information.is_empty() {
+        properties.push(Property::ResponseInformation(&config.response_information));
     }
 }
 
