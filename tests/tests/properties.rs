@@ -77,6 +77,7 @@ fn qos(number: u8) -> QoS {
     QoS::from_bits(number % 3).unwrap()
 }
 
+#[allow(clippy::too_many_lines)] // one arm per packet
 fn encode(sent: &Sent, version: &mut Version) -> Vec<u8> {
     let mut bytes = Vec::new();
     let v5 = |list: &[Property<'_>], version: Version| match version {

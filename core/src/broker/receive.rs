@@ -7,7 +7,8 @@ use crate::id::ConnectionId;
 use crate::message::Publication;
 use crate::middleware::{Flow, Hooks};
 use crate::packet::{
-    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, QoS, ReasonCode, Version,
+    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, QoS, ReasonCode,
+    SubscriptionOptions, Version,
 };
 use crate::time::Now;
 use alloc::borrow::Cow;
@@ -156,8 +157,9 @@ impl Broker {
         match decoded {
             Ok(mut packet) => {
                 self.state.verdicts.clear();
-                // Answers and signs of life are never held back.
-                let limit = waits.filter(|_| holdable(kind)).unwrap_or(u8::MAX);
+                // Answers and signs of life are never held back, nor who gives up while it authenticates.
+                let leaves = kind == PacketType::Disconnect && connection.phase == Phase::Connecting;
+                let limit = waits.filter(|_| holdable(kind) && !leaves).unwrap_or(u8::MAX);
                 match &mut packet {
                     Packet::Publish(publish) if !publish.properties.is_empty() => {
                         self.publish_with_properties(id, publish, limit);
@@ -319,7 +321,12 @@ impl Broker {
                 }
             }
             Packet::Subscribe(subscribe) => {
-                let codes = subscribe.filters.iter().map(|_| reason).collect();
+                // The SUBACK of 3.1 knows no failure.
+                let code = |(_, options): (&str, SubscriptionOptions)| match version {
+                    Some(Version::V31) => ReasonCode::granted(options.qos),
+                    _ => reason,
+                };
+                let codes = subscribe.filters.iter().map(code).collect();
                 reply(PacketType::Suback, subscribe.packet_id, reason, codes);
             }
             Packet::Unsubscribe(unsubscribe) => {

@@ -1,8 +1,4 @@
-//! Who may connect: runs before a session is touched, so that a stranger cannot take one over.
-//!
-//! * **listens**: CONNECT, AUTH, closed, answer
-//! * **emits**: ask (authenticate), AUTH, refuse
-//! * **owns**: its policy; the Authentication Method of each connection that has one
+//! The middleware `Authentication`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Answer, Credentials, Cx, Query};
@@ -52,7 +48,11 @@ impl<F: FnMut(&Credentials) -> Decision + Send> Authenticate for F {
     }
 }
 
-/// See the [module](self).
+/// Who may connect: runs before a session is touched, so that a stranger cannot take one over.
+///
+/// * **listens**: CONNECT, AUTH, closed, answer
+/// * **emits**: ask (authenticate), AUTH, refuse
+/// * **owns**: its policy; the Authentication Method of each connection that has one
 pub struct Authentication {
     policy: Box<dyn Authenticate>,
     /// The method of the exchange that is going on.

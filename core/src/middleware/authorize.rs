@@ -1,8 +1,4 @@
-//! Who may do what (the ancestor's *authorizePacket*).
-//!
-//! * **listens**: what its policy wants of PUBLISH, SUBSCRIBE, CONNECT with a will; closed, answer
-//! * **emits**: ask (authorize), refuse
-//! * **owns**: its policy; per connection, a bounded list of topics whose PUBLISH the outside allowed
+//! The middleware `Authorize`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Access, Answer, Cx, Query};
@@ -71,7 +67,11 @@ impl<F: FnMut(&str, Option<&str>, Wanted<'_>) -> Permission + Send> Policy for F
     }
 }
 
-/// See the [module](self).
+/// Who may do what (the ancestor's *authorizePacket*).
+///
+/// * **listens**: what its policy wants of PUBLISH, SUBSCRIBE, CONNECT with a will; closed, answer
+/// * **emits**: ask (authorize), refuse
+/// * **owns**: its policy; per connection, a bounded list of topics whose PUBLISH the outside allowed
 pub struct Authorize {
     policy: Option<Box<dyn Policy>>,
     allowed: Table<ConnectionId, VecDeque<Box<str>>>,

@@ -1,8 +1,4 @@
-//! The phases of a connection: the first packet is CONNECT, there is only one, and it comes in time.
-//!
-//! * **listens**: accepted, any packet, CONNECT, DISCONNECT, closed, timer
-//! * **emits**: close
-//! * **owns**: the connect timeout; the facts of CONNECT on the connection (version, the client's limits)
+//! The middleware `Connection`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Owner, Peer, TimerId};
@@ -11,7 +7,11 @@ use crate::error::Violation;
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Connect, Disconnect, PacketType, ReasonCode, Version};
 
-/// See the [module](self).
+/// The phases of a connection: the first packet is CONNECT, there is only one, and it comes in time.
+///
+/// * **listens**: accepted, any packet, CONNECT, DISCONNECT, session opened, closed, timer
+/// * **emits**: close
+/// * **owns**: the connect timeout; the facts of CONNECT on the connection (version, the client's limits)
 #[derive(Debug, Default)]
 pub struct Connection {
     timeouts: Table<ConnectionId, TimerId>,

@@ -1,8 +1,4 @@
-//! Messages coming in: QoS 1 and 2 from the receiver's side.
-//!
-//! * **listens**: PUBLISH, PUBREL, session ended
-//! * **emits**: relay, PUBACK, PUBREC, PUBCOMP (gated), store inbound
-//! * **owns**: the Packet Identifiers of QoS 2 messages between PUBLISH and PUBREL
+//! The middleware `InboundManager`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Relay, RelayAck, Reply, What};
@@ -14,7 +10,11 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// See the [module](self).
+/// Messages coming in: QoS 1 and 2 from the receiver's side.
+///
+/// * **listens**: PUBLISH, PUBREL, session ended
+/// * **emits**: relay, PUBACK, PUBREC, PUBCOMP (gated), store inbound
+/// * **owns**: the Packet Identifiers of QoS 2 messages between PUBLISH and PUBREL
 #[derive(Debug, Default)]
 pub struct InboundManager {
     /// Sorted; a session that uses no QoS 2 owns nothing.
@@ -75,7 +75,7 @@ impl Middleware for InboundManager {
             (PacketType::Puback, held + usize::from(gated))
         };
         if exceeded(cx, version, unanswered) {
-            return Flow::Violation(Violation::with("MQTT-3.3.4-9", ReasonCode::ReceiveMaximumExceeded));
+            return Flow::Violation(Violation::with("MQTT-3.3.4-7", ReasonCode::ReceiveMaximumExceeded));
         }
         relay.ack = Some(RelayAck { to: from, packet: answer, packet_id });
         if packet.qos == QoS::ExactlyOnce {

@@ -1,8 +1,4 @@
-//! Keep alive: answers PINGREQ, and ends connections that were silent for too long.
-//!
-//! * **listens**: CONNECT, any packet, PINGREQ, session opened, closed, timer
-//! * **emits**: PINGRESP, close (0x8D)
-//! * **owns**: when each client was last heard. Its timer is re-armed lazily, so a packet costs one store.
+//! The middleware `KeepAlive`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Owner, TimerId};
@@ -10,7 +6,11 @@ use crate::id::{ConnectionId, Table};
 use crate::packet::{Connect, Packet, PacketType, ReasonCode, Version};
 use crate::time::Mono;
 
-/// See the [module](self).
+/// Keep alive: answers PINGREQ, and ends connections that were silent for too long.
+///
+/// * **listens**: CONNECT, any packet, PINGREQ, session opened, closed, timer
+/// * **emits**: PINGRESP, close (0x8D)
+/// * **owns**: when each client was last heard. Its timer is re-armed lazily, so a packet costs one store.
 #[derive(Debug, Default)]
 pub struct KeepAlive {
     alive: Table<ConnectionId, Alive>,

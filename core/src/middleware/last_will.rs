@@ -1,8 +1,4 @@
-//! Wills: kept from CONNECT on, published when they are owed.
-//!
-//! * **listens**: CONNECT, session opened, clean and unclean disconnect, session ended, closed, timer
-//! * **emits**: relay (the will)
-//! * **owns**: the will of each session, and its delay
+//! The middleware `LastWill`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Owner, Relay, TimerId};
@@ -12,7 +8,11 @@ use crate::message::{Message, Publication};
 use crate::packet::{Connect, PropertyId, QoS, ReasonCode, Version};
 use alloc::vec::Vec;
 
-/// See the [module](self).
+/// Wills: kept from CONNECT on, published when they are owed.
+///
+/// * **listens**: CONNECT, session opened, clean and unclean disconnect, session ended, closed, timer
+/// * **emits**: relay (the will)
+/// * **owns**: the will of each session, and its delay
 #[derive(Debug, Default)]
 pub struct LastWill {
     /// Between CONNECT and CONNACK.

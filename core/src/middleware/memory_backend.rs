@@ -1,11 +1,4 @@
-//! The backend that keeps everything in memory, and finds receivers.
-//!
-//! * **listens**: relay, subscribe and unsubscribe topic, store and look up retained, store and look up offline, store
-//!   session, store inbound, session ended, timer
-//! * **emits**: forward (message, receivers), topic subscribed and unsubscribed, close (queue overflow)
-//! * **owns**: the subscription index, the retained messages, the queue of each session and its limits
-//!
-//! It handles every *store*: nothing falls through to a log. A durable backend does the same and lets a record leave.
+//! The middleware `MemoryBackend`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
@@ -22,7 +15,14 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// See the [module](self).
+/// The backend that keeps everything in memory, and finds receivers.
+///
+/// * **listens**: relay, subscribe and unsubscribe topic, store and look up retained, store and look up offline, store
+///   session, store inbound, session ended, timer
+/// * **emits**: forward (message, receivers), topic subscribed and unsubscribed, close (queue overflow)
+/// * **owns**: the subscription index, the retained messages, the queue of each session and its limits
+///
+/// It handles every *store*: nothing falls through to a log. A durable backend does the same and lets a record leave.
 #[derive(Debug)]
 pub struct MemoryBackend {
     index: SubscriptionIndex,

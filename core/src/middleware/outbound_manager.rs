@@ -1,11 +1,4 @@
-//! Messages going out: who gets them now, who later; QoS 1 and 2 from the sender's side.
-//!
-//! * **listens**: forward, PUBACK, PUBREC, PUBCOMP, room, session opened, session ended, closed
-//! * **emits**: PUBLISH, PUBREL, store offline, look up offline
-//! * **owns**: in-flight window and Packet Identifiers of each session, Topic Aliases towards each client
-//!
-//! A slow client costs its own bounded outbox and queue, and nothing else: beyond the outbox's limit QoS 0 is dropped
-//! and counted, QoS 1 and 2 wait in the session's queue.
+//! The middleware `OutboundManager`.
 
 mod window;
 
@@ -22,7 +15,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use window::{InFlight, Progress, Window};
 
-/// See the [module](self).
+/// Messages going out: who gets them now, who later; QoS 1 and 2 from the sender's side.
+///
+/// * **listens**: forward, PUBACK, PUBREC, PUBCOMP, room, session opened, session ended, closed
+/// * **emits**: PUBLISH, PUBREL, store offline, look up offline
+/// * **owns**: in-flight window and Packet Identifiers of each session, Topic Aliases towards each client
+///
+/// A slow client costs its own bounded outbox and queue, and nothing else: beyond the outbox's limit QoS 0 is dropped
+/// and counted, QoS 1 and 2 wait in the session's queue.
 #[derive(Debug, Default)]
 pub struct OutboundManager {
     windows: Table<SessionId, Box<Window>>,

@@ -1,8 +1,4 @@
-//! What the embedding program hears of.
-//!
-//! * **listens**: what was asked for; never changes anything, so removing it changes no other output
-//! * **emits**: notices
-//! * **owns**: the limit of the notices that wait, the counter of those that were dropped, handlers per client
+//! The middleware `PacketEmitter`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Notice};
@@ -25,7 +21,11 @@ pub struct Notices {
 /// A handler is called while the machine works: it must not block.
 type Handler = Box<dyn FnMut(&Notice) + Send>;
 
-/// See the [module](self).
+/// What the embedding program hears of.
+///
+/// * **listens**: what was asked for; never changes anything, so removing it changes no other output
+/// * **emits**: notices
+/// * **owns**: the limit of the notices that wait, the counter of those that were dropped, handlers per client
 pub struct PacketEmitter {
     notices: Notices,
     handlers: Vec<(Box<str>, Handler)>,

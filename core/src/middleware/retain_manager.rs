@@ -1,15 +1,15 @@
-//! Retained messages: when they are stored, and when a subscription gets them.
-//!
-//! * **listens**: relay, topic subscribed
-//! * **emits**: store retained, look up retained
-//! * **owns**: the rules of Retain Handling; the messages are the backend's
+//! The middleware `RetainManager`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx};
 use crate::packet::RetainHandling;
 use alloc::boxed::Box;
 
-/// See the [module](self).
+/// Retained messages: when they are stored, and when a subscription gets them.
+///
+/// * **listens**: relay, topic subscribed
+/// * **emits**: store retained, look up retained
+/// * **owns**: the rules of Retain Handling; the messages are the backend's
 #[derive(Debug, Default)]
 pub struct RetainManager;
 

@@ -1,8 +1,4 @@
-//! Sessions: which client id belongs to which session, takeover, expiry, CONNACK.
-//!
-//! * **listens**: CONNECT, DISCONNECT, open session, session opened, clean and unclean disconnect, session ended, timer
-//! * **emits**: open session, store session, session opened (gated), CONNACK, close (0x8E), session ended
-//! * **owns**: client id → session; when sessions expire
+//! The middleware `SessionManager`.
 
 use super::{Flow, Hooks, Middleware, boxed};
 use crate::broker::{Action, Cx, OpenSession, Owner, TimerId};
@@ -17,7 +13,12 @@ use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::format;
 
-/// See the [module](self).
+/// Sessions: which client id belongs to which session, takeover, expiry, CONNACK.
+///
+/// * **listens**: CONNECT, DISCONNECT, open session, session opened, clean and unclean disconnect, session ended,
+///   closed, timer
+/// * **emits**: open session, store session, session opened (gated), CONNACK, close (0x8E), session ended
+/// * **owns**: client id → session; when sessions expire
 #[derive(Debug, Default)]
 pub struct SessionManager {
     by_client_id: Option<HashMap<Box<str>, SessionId>>,
@@ -99,7 +100,7 @@ impl Middleware for SessionManager {
         match action {
             Action::OpenSession(open) => return self.open(cx, open),
             Action::SessionOpened { session, connection, present } => {
-                self.opened(cx, *session, *connection, *present);
+                return self.opened(cx, *session, *connection, *present);
             }
             Action::CleanDisconnect { session, .. } | Action::UncleanDisconnect { session } => {
                 self.detached(cx, *session);
@@ -208,14 +209,13 @@ impl SessionManager {
     }
 
     /// Writes CONNACK: nothing else reaches the client before it [MQTT-3.2.0-1].
-    fn opened(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId, present: bool) {
-        let Some(opening) = self.opening.remove(id) else { return };
+    fn opened(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId, present: bool) -> Flow {
+        let Some(opening) = self.opening.remove(id) else { return Flow::Next };
         let mut properties = PropertiesBuf::default();
-        if let Some(connection) = cx.connection_mut(id) {
+        if let Some(connection) = cx.connection(id) {
             if connection.phase != Phase::Connecting {
-                return;
+                return Flow::Next;
             }
-            connection.phase = Phase::Connected;
             if connection.version == Version::V5 {
                 announce(cx, id, session, &opening, &mut properties);
             }
@@ -226,9 +226,15 @@ impl SessionManager {
             properties: properties.as_properties(),
         };
         if !cx.send(id, &Packet::Connack(connack)) {
-            // What it must be told does not fit into what it accepts.
+            // What it must be told does not fit into what it accepts: it is refused, and nobody hears of it
+            // [MQTT-3.14.0-1].
             cx.close_client(id, ReasonCode::PacketTooLarge);
+            return Flow::Done;
         }
+        if let Some(connection) = cx.connection_mut(id) {
+            connection.phase = Phase::Connected;
+        }
+        Flow::Next
     }
 
     fn detached(&mut self, cx: &mut Cx<'_>, session: SessionId) {

@@ -1,8 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE: a verdict per filter, one acknowledgement.
-//!
-//! * **listens**: SUBSCRIBE, UNSUBSCRIBE, topic unsubscribed, unsubscribed
-//! * **emits**: subscribe topic, unsubscribe topic, unsubscribed, SUBACK, UNSUBACK (gated)
-//! * **owns**: the reason codes of the UNSUBSCRIBE in hand; the subscriptions are the backend's
+//! The middleware `SubscriptionManager`.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Reply, SubscribeTopic, UnsubscribeTopic};
@@ -14,7 +10,11 @@ use crate::topic::filter::levels;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// See the [module](self).
+/// SUBSCRIBE and UNSUBSCRIBE: a verdict per filter, one acknowledgement.
+///
+/// * **listens**: SUBSCRIBE, UNSUBSCRIBE, topic unsubscribed, unsubscribed
+/// * **emits**: subscribe topic, unsubscribe topic, unsubscribed, SUBACK, UNSUBACK (gated)
+/// * **owns**: the reason codes of the UNSUBSCRIBE in hand; the subscriptions are the backend's
 #[derive(Debug, Default)]
 pub struct SubscriptionManager {
     codes: Vec<ReasonCode>,
@@ -55,12 +55,13 @@ impl Middleware for SubscriptionManager {
             let reason = cx.filter_refused(index).or_else(|| refused(cx, &filter, version)).or(full);
             if let Some(reason) = reason {
                 cx.stats().refused += 1;
-                codes.push(reason);
+                // The SUBACK of 3.1 knows no failure: it grants what it does not keep.
+                codes.push(if version == Version::V31 { ReasonCode::granted(options.qos) } else { reason });
                 continue;
             }
             let most = QoS::from_bits(cx.config().qos_max).unwrap_or(QoS::ExactlyOnce);
             let options = SubscriptionOptions { qos: options.qos.min(most), ..options };
-            codes.push(granted(options.qos));
+            codes.push(ReasonCode::granted(options.qos));
             room -= 1;
             cx.emit(Action::SubscribeTopic(Box::new(SubscribeTopic {
                 session,
@@ -132,14 +133,6 @@ impl Middleware for SubscriptionManager {
 fn room(cx: &Cx<'_>, session: SessionId) -> u32 {
     let has = cx.session(session).map_or(0, |session| session.subscriptions);
     cx.config().subscriptions_max.saturating_sub(has)
-}
-
-fn granted(qos: QoS) -> ReasonCode {
-    match qos {
-        QoS::AtMostOnce => ReasonCode::Success,
-        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
-        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
-    }
 }
 
 /// Why a well-formed filter cannot be subscribed to here.

@@ -1,5 +1,6 @@
 //! Reason Codes (section 2.4): one list for all packets; each packet's file says which of them it may carry.
 
+use super::QoS;
 use core::fmt;
 
 macro_rules! reason_codes {
@@ -86,6 +87,15 @@ impl ReasonCode {
     #[must_use]
     pub const fn is_error(self) -> bool {
         self as u8 >= 0x80
+    }
+
+    /// The Reason Code that grants a subscription this QoS.
+    pub(crate) const fn granted(qos: QoS) -> Self {
+        match qos {
+            QoS::AtMostOnce => Self::Success,
+            QoS::AtLeastOnce => Self::GrantedQoS1,
+            QoS::ExactlyOnce => Self::GrantedQoS2,
+        }
     }
 
     /// The nearest Connect Return Code of MQTT 3.1 and 3.1.1, 0 to 5. What they cannot say is 3, "Server

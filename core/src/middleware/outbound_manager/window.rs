@@ -113,6 +113,8 @@ impl Window {
             return false;
         }
         self.flights.remove(index);
+        // A refusal may come before the message was sent again on this connection [MQTT-4.4.0-2].
+        self.unsent -= u16::from(was == Progress::Unsent);
         if self.flights.is_empty() && self.flights.capacity() > KEPT_PLACES {
             self.flights = VecDeque::new();
         }
@@ -189,6 +191,17 @@ mod tests {
         assert!(land(&mut window, other) && land(&mut window, stuck));
         assert!(!land(&mut window, stuck));
         assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn a_message_refused_before_it_is_sent_again_leaves_nothing_to_send() {
+        // [MQTT-4.4.0-2]
+        let mut window = Window::default();
+        let (first, second) = (fly(&mut window), fly(&mut window));
+        window.rewind();
+        assert!(window.remove(first, QoS::AtLeastOnce, Progress::Unsent));
+        assert_eq!(window.next_unsent().map(|flight| flight.packet_id), Some(second));
+        assert_eq!((window.len(), window.unsent), (1, 0));
     }
 
     #[test]

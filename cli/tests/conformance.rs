@@ -1,0 +1,57 @@
+//! The program scores brokers: itself on every runtime, and Debian's mosquitto as a check of the checker.
+
+mod common;
+
+use common::{Serving, culex, run};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_program_passes_every_scenario_on_every_runtime() {
+    for runtime in ["tokio", "smol", "std"] {
+        let broker =
+            Serving::start(&mut culex(&["serve", "--listen", "mqtt://127.0.0.1:0", "--runtime", runtime]));
+        let outcome = score(&format!("mqtt://{}", broker.addresses()[0]));
+        assert_eq!(outcome.code, Some(0), "on {runtime}:\n{}{}", outcome.out, outcome.err);
+    }
+}
+
+/// Kills the broker with the test.
+struct Mosquitto(Child);
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn mosquitto_passes_most_scenarios_and_not_those_it_is_known_to_fail() {
+    let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/opt/homebrew/sbin/mosquitto"];
+    let Some(program) = program.into_iter().find(|path| std::path::Path::new(path).exists()) else {
+        assert!(std::env::var_os("CULEX_REQUIRE_CLIENTS").is_none(), "mosquitto is not installed");
+        eprintln!("SKIPPED: mosquitto is not installed (apt-get install mosquitto)");
+        return;
+    };
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Without a file it listens on the loopback interface only, and lets everybody in.
+    let child = Command::new(program).args(["-p", &port.to_string()]).stderr(Stdio::null()).spawn().unwrap();
+    let _mosquitto = Mosquitto(child);
+    let begun = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "mosquitto does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let outcome = score(&format!("mqtt://127.0.0.1:{port}"));
+    let summary = outcome.out.lines().rev().find(|line| line.contains('%')).unwrap_or_default();
+    eprintln!("mosquitto: {summary}");
+    let percent = summary.split_once('(').and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
+    // A checker that everybody fails, or that everybody passes, checks nothing.
+    assert!(percent.is_some_and(|percent| (85.0..100.0).contains(&percent)), "{}", outcome.out);
+}
+
+fn score(url: &str) -> common::Outcome {
+    run(&mut culex(&["conformance", "--url", url]))
+}
