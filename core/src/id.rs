@@ -93,6 +93,7 @@ impl<K: Id, T> Slots<K, T> {
             return id;
         }
         let id = K::new(self.entries.len() as u32, 0);
+        make_room(&mut self.entries, 1);
         self.entries.push((0, Some(make(id))));
         id
     }
@@ -171,9 +172,7 @@ impl<K: Id, T> Table<K, T> {
     /// Sets the value of an id, replacing what an older id left at its place.
     pub fn insert(&mut self, id: K, value: T) -> Option<T> {
         let index = id.index() as usize;
-        if index >= self.entries.len() {
-            self.entries.resize_with(index + 1, || (0, None));
-        }
+        self.reach(index);
         let entry = &mut self.entries[index];
         let old = entry.1.replace(value);
         let same = entry.0 == id.generation();
@@ -181,12 +180,18 @@ impl<K: Id, T> Table<K, T> {
         if same { old } else { None }
     }
 
+    fn reach(&mut self, index: usize) {
+        if index >= self.entries.len() {
+            let more = index + 1 - self.entries.len();
+            make_room(&mut self.entries, more);
+            self.entries.resize_with(index + 1, || (0, None));
+        }
+    }
+
     /// The value, made first if there is none.
     pub fn get_or_insert_with(&mut self, id: K, make: impl FnOnce() -> T) -> &mut T {
         let index = id.index() as usize;
-        if index >= self.entries.len() {
-            self.entries.resize_with(index + 1, || (0, None));
-        }
+        self.reach(index);
         let entry = &mut self.entries[index];
         if entry.0 != id.generation() {
             *entry = (id.generation(), None);
@@ -217,6 +222,13 @@ impl<K: Id, T> Table<K, T> {
             Some((generation, Some(value))) if *generation == id.generation() => Some(value),
             _ => None,
         }
+    }
+}
+
+/// Tables are as long as there are connections or sessions: they grow by an eighth, not to the double.
+pub(crate) fn make_room<T>(entries: &mut Vec<T>, more: usize) {
+    if entries.capacity() - entries.len() < more {
+        entries.reserve_exact(more.max(entries.len() / 8).max(8));
     }
 }
 

@@ -85,7 +85,7 @@ pub mod topic;
 
 pub use broker::{
     Access, Action, Answer, Broker, Close, Credentials, Cx, Disconnect, Forward, Input, Notice, Origin,
-    Owner, Peer, Query, Receiver, Refused, Relay, Stats, Transmit, What,
+    Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored, Stats, Transmit, What,
 };
 pub use config::Config;
 pub use error::{Clause, Misuse, Violation};

@@ -114,6 +114,9 @@ pub enum Action {
         session: SessionId,
     },
 
+    /// Applies a record of an earlier machine: SessionManager knows whose it is, the backend what it says.
+    Restore(Box<Record>),
+
     /// Make `record` durable, then report `committed(seq)`.
     Store {
         /// Its position in the log.

@@ -169,8 +169,11 @@ impl<'a> Cx<'a> {
     }
 
     /// Stores a record: it leaves the machine, and acknowledgements of the connection whose packet is being processed
-    /// wait until it is durable.
+    /// wait until it is durable. While records of an earlier machine are restored nothing is stored again.
     pub fn store(&mut self, record: Record) -> LogSeq {
+        if self.state.restoring {
+            return self.state.assigned;
+        }
         self.state.assigned.0 += 1;
         let seq = self.state.assigned;
         if let Some(connection) = self.state.from.and_then(|from| self.state.connections.get_mut(from)) {

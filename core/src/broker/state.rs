@@ -10,6 +10,7 @@ use crate::message::Message;
 use crate::packet::{Packet, PropertiesBuf, Property, ReasonCode};
 use crate::session::Session;
 use crate::time::{Now, Wall};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -71,6 +72,10 @@ pub(crate) struct State {
     pub(crate) pool: crate::connection::Pool,
     pub(crate) receivers: Vec<Vec<Receiver>>,
     pub(crate) shutting_down: bool,
+    /// Records of an earlier machine are being applied: they are stored already.
+    pub(crate) restoring: bool,
+    /// The Client Identifier of a record that no session belongs to.
+    pub(crate) unknown: Option<Box<str>>,
     /// Connections the adapter reported as gone whose last packets still wait for an answer.
     pub(crate) departed: usize,
 }
@@ -121,6 +126,8 @@ impl State {
             pool: crate::connection::Pool::default(),
             receivers: Vec::new(),
             shutting_down: false,
+            restoring: false,
+            unknown: None,
             departed: 0,
         }
     }

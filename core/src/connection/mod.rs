@@ -47,7 +47,7 @@ pub struct Connection {
     /// What its last packet tells an MQTT 5.0 client besides the reason code. Set by whoever ends it.
     pub farewell: Option<Box<Farewell>>,
     /// What CONNACK tells the client besides success. Set by Authentication.
-    pub authentication_data: Option<Bytes>,
+    pub authentication_data: Option<Box<Bytes>>,
     /// Whether the client asked for Response Information. Set by Connection.
     pub response_information: bool,
     /// The session's queue or a retained page waits for room in this outbox: announce it.

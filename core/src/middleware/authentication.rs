@@ -187,7 +187,7 @@ impl Middleware for Authentication {
         if let (Packet::Auth(_), Some(method)) = (&*packet, method) {
             say(cx, from, ReasonCode::Success, method, data.as_ref());
         } else if let Some(connection) = cx.connection_mut(from) {
-            connection.authentication_data = data;
+            connection.authentication_data = data.map(Box::new);
         }
         let flow = allow_as(cx, from, user_name);
         if matches!(packet, Packet::Auth(_)) { Flow::Done } else { flow }

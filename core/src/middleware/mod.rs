@@ -155,6 +155,8 @@ hooks! {
     UNSUBSCRIBED = ACTIONS + 21;
     /// Every other action.
     OTHER = ACTIONS + 22;
+    /// [`Action::Restore`]
+    RESTORE = ACTIONS + 23;
 }
 
 impl Hooks {
@@ -164,7 +166,7 @@ impl Hooks {
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
     /// How many hooks there are.
-    pub(crate) const COUNT: usize = ACTIONS as usize + 23;
+    pub(crate) const COUNT: usize = ACTIONS as usize + 24;
 
     pub(crate) fn has(self, bit: usize) -> bool {
         self.0 & (1 << bit) != 0
@@ -198,6 +200,7 @@ impl Hooks {
             Action::Notice(_) => Self::NOTICE,
             Action::TopicUnsubscribed(_) => Self::TOPIC_UNSUBSCRIBED,
             Action::Unsubscribed { .. } => Self::UNSUBSCRIBED,
+            Action::Restore(_) => Self::RESTORE,
             _ => Self::OTHER,
         };
         hook.0.trailing_zeros() as usize

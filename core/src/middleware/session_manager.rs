@@ -1,22 +1,27 @@
 //! The middleware `SessionManager`.
 
 use super::{Flow, Hooks, Middleware, boxed};
-use crate::broker::{Action, Cx, OpenSession, Owner, TimerId};
+use crate::broker::{
+    Action, Cx, Identifiers, OpenSession, Owner, Queued, Record, SubscribeTopic, TimerId, UnsubscribeTopic,
+};
 use crate::connection::Phase;
 use crate::error::Violation;
 use crate::hash::HashMap;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::packet::{
-    Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, Version,
+    Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, RetainHandling,
+    SubscriptionOptions, Version,
 };
 use crate::session::Session;
+use crate::topic::Filter;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 
 /// Sessions: which client id belongs to which session, takeover, expiry, CONNACK.
 ///
 /// * **listens**: CONNECT, DISCONNECT, open session, session opened, clean and unclean disconnect, session ended,
-///   closed, timer
+///   restore, closed, timer
 /// * **emits**: open session, store session, session opened (gated), CONNACK, close (0x8E), session ended
 /// * **owns**: client id → session; when sessions expire
 #[derive(Debug, Default)]
@@ -24,7 +29,7 @@ pub struct SessionManager {
     by_client_id: Option<HashMap<Box<str>, SessionId>>,
     expiry: Table<SessionId, TimerId>,
     /// What CONNACK has to tell, between CONNECT and CONNACK.
-    opening: Table<ConnectionId, Opening>,
+    opening: BTreeMap<ConnectionId, Opening>,
 }
 
 #[derive(Debug)]
@@ -49,6 +54,7 @@ impl Middleware for SessionManager {
             | Hooks::CLEAN_DISCONNECT
             | Hooks::UNCLEAN_DISCONNECT
             | Hooks::SESSION_ENDED
+            | Hooks::RESTORE
             | Hooks::CLOSED
     }
 
@@ -106,13 +112,17 @@ impl Middleware for SessionManager {
                 self.detached(cx, *session);
             }
             Action::SessionEnded { session } => self.ended(cx, *session),
+            Action::Restore(record) => {
+                self.restore(cx, record);
+                return Flow::Done;
+            }
             _ => {}
         }
         Flow::Next
     }
 
     fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
-        self.opening.remove(id);
+        self.opening.remove(&id);
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {
@@ -149,7 +159,7 @@ impl SessionManager {
             _ => return Flow::Done,
         }
         let existing = self.find(&open.client_id);
-        if let Some(opening) = self.opening.get_mut(id) {
+        if let Some(opening) = self.opening.get_mut(&id) {
             opening.attempts += 1;
             if opening.attempts > ATTEMPTS_MAX {
                 // A middleware does not let what is in the way go.
@@ -210,7 +220,7 @@ impl SessionManager {
 
     /// Writes CONNACK: nothing else reaches the client before it [MQTT-3.2.0-1].
     fn opened(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId, present: bool) -> Flow {
-        let Some(opening) = self.opening.remove(id) else { return Flow::Next };
+        let Some(opening) = self.opening.remove(&id) else { return Flow::Next };
         let mut properties = PropertiesBuf::default();
         if let Some(connection) = cx.connection(id) {
             if connection.phase != Phase::Connecting {
@@ -250,6 +260,61 @@ impl SessionManager {
                     cx.cancel(earlier);
                 }
             }
+        }
+    }
+
+    /// Says what a record of an earlier machine means here: the backend hears what it would have heard then.
+    fn restore(&mut self, cx: &mut Cx<'_>, record: &Record) {
+        let (Record::Session { client_id, .. }
+        | Record::SessionEnded { client_id }
+        | Record::Subscription { client_id, .. }
+        | Record::Unsubscription { client_id, .. }
+        | Record::Offline { client_id, .. }) = record
+        else {
+            if let Record::Retained(message) = record {
+                cx.emit(Action::StoreRetained(message.clone()));
+            }
+            return;
+        };
+        let known = self.find(client_id);
+        let Some(session) = known.or_else(|| {
+            matches!(record, Record::Session { .. }).then(|| self.start(cx, client_id, Version::V5))
+        }) else {
+            cx.state.unknown = Some(client_id.clone());
+            return;
+        };
+        match record {
+            Record::Session { expiry, .. } => {
+                if let Some(state) = cx.session_mut(session) {
+                    state.expiry = *expiry;
+                }
+                // Nobody is connected: its time runs.
+                self.detached(cx, session);
+            }
+            Record::SessionEnded { .. } => cx.emit(Action::SessionEnded { session }),
+            Record::Subscription { filter, options, identifier, .. } => {
+                let options = SubscriptionOptions::from_byte(*options, Version::V5).unwrap_or_default();
+                // Retained messages went out when it was made.
+                let options = SubscriptionOptions { retain_handling: RetainHandling::Never, ..options };
+                let identifier = core::num::NonZeroU32::new(*identifier);
+                if let Ok(Filter { share, filter, .. }) = Filter::parse(filter) {
+                    let (filter, share) = (filter.into(), share.map(Into::into));
+                    let topic = SubscribeTopic { session, filter, share, options, identifier };
+                    cx.emit(Action::SubscribeTopic(Box::new(topic)));
+                }
+            }
+            Record::Unsubscription { filter, .. } => {
+                if let Ok(Filter { share, filter, .. }) = Filter::parse(filter) {
+                    let (filter, share) = (filter.into(), share.map(Into::into));
+                    cx.emit(Action::UnsubscribeTopic(Box::new(UnsubscribeTopic { session, filter, share })));
+                }
+            }
+            Record::Offline { message, qos, .. } => {
+                let (message, qos, identifiers) = (message.clone(), *qos, Identifiers::None);
+                let queued = Queued { message, qos, retain: false, identifiers };
+                cx.emit(Action::StoreOffline { session, queued });
+            }
+            Record::Retained(_) => {}
         }
     }
 
