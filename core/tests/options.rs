@@ -204,3 +204,27 @@ fn an_ordinary_connack_fits_in_20_bytes_and_one_that_does_not_fit_is_not_sent() 
     assert!(bench.output(bob).len() < length);
     assert!(bench.closed(bob));
 }
+
+#[test]
+fn a_policy_that_knows_no_method_refuses_all_of_them() {
+    // [MQTT-4.12.0-1]
+    let mut bench = Bench::new();
+    let alice =
+        bench.try_connect(&Connect { properties: step("dance", b"1"), ..connect(Version::V5, "alice") });
+    assert_eq!(bench.lines(alice), ["CONNACK 8C"]);
+    assert!(bench.asks.is_empty());
+}
+
+#[test]
+fn the_outside_may_send_a_client_to_another_server() {
+    // [MQTT-4.11.0-1], [MQTT-4.11.0-2]
+    for (moved, reason) in [(false, ReasonCode::UseAnotherServer), (true, ReasonCode::ServerMoved)] {
+        let stack = Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
+        let mut bench = Bench::with(Config::default(), stack);
+        let alice = bench.try_connect(&connect(Version::V5, "alice"));
+        bench.answer(Answer::Redirect { server_reference: "there".into(), moved });
+        let output = bench.output(alice);
+        let [Packet::Connack(connack)] = &decode(&output, Version::V5)[..] else { panic!("{output:02x?}") };
+        assert_eq!((connack.reason, connack.properties.server_reference()), (reason, Some("there")));
+    }
+}

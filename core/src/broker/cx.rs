@@ -14,13 +14,19 @@ use crate::session::Session;
 use crate::time::{Mono, Now};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// The machine as a middleware sees it. There is no way to call another middleware: emit an action.
-#[derive(Debug)]
 pub struct Cx<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) current: Option<Publication<'a>>,
     pub(crate) part: u8,
+}
+
+impl fmt::Debug for Cx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx").field("now", &self.state.now).field("part", &self.part).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Cx<'a> {

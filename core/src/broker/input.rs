@@ -8,6 +8,8 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 
 /// Everything that can happen to the machine. Any input may follow any other.
+///
+/// It holds what was received, passwords included, and so does its `Debug` output: keep it where they may be kept.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Input {

@@ -9,9 +9,9 @@ use crate::time::{Now, Wall};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::fmt;
 
 /// A packet that waits: for an answer, or behind another that does.
-#[derive(Debug)]
 pub(crate) struct Parked {
     /// The packet.
     bytes: Bytes,
@@ -38,6 +38,13 @@ enum Verdict {
     Client,
     /// It will not go on.
     Stop(Flow),
+}
+
+impl fmt::Debug for Parked {
+    // It may be a CONNECT with a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parked").field("ticket", &self.ticket).finish_non_exhaustive()
+    }
 }
 
 impl Parked {

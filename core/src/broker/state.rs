@@ -23,7 +23,6 @@ pub(crate) struct Question {
     pub(crate) timer: TimerId,
 }
 
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) config: Arc<Config>,
     pub(crate) seed: Seed,

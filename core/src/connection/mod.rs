@@ -16,11 +16,11 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::fmt;
 
 /// What is known of one network connection.
 ///
 /// Each fact names the middleware that sets it; everybody may read.
-#[derive(Debug)]
 pub struct Connection {
     /// Where it comes from. Set by `accept`.
     pub peer: Peer,
@@ -72,6 +72,20 @@ pub struct Connection {
     // Most connections never have one, and an idle connection should cost a pointer.
     #[allow(clippy::box_collection)]
     pub(crate) parked: Option<Box<VecDeque<Parked>>>,
+}
+
+impl fmt::Debug for Connection {
+    // Its buffers may hold passwords and payloads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("phase", &self.phase)
+            .field("version", &self.version)
+            .field("session", &self.session)
+            .field("user_name", &self.user_name)
+            .field("outbox_bytes", &self.outbox.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the CONNACK or DISCONNECT that ends a connection says besides its reason code.

@@ -6,9 +6,10 @@ use super::writer::{Encode, Sink};
 use super::{Frame, PacketType, Properties, QoS, ReasonCode, Version, utf8};
 use crate::error::{Misuse, Violation};
 use alloc::vec::Vec;
+use core::fmt;
 
 /// Connection request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect<'a> {
     /// The version that this packet is written in and that the client wants to talk.
     pub version: Version,
@@ -28,6 +29,21 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
     /// Whether the highest bit of the Protocol Level was set, as bridges of other brokers do in 3.x.
     pub bridge: bool,
+}
+
+impl fmt::Debug for Connect<'_> {
+    // Passwords, authentication data and payloads never reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive", &self.keep_alive)
+            .field("client_id", &self.client_id)
+            .field("user_name", &self.user_name)
+            .field("password", &self.password.map(|_| "***"))
+            .field("will_topic", &self.will.as_ref().map(|will| will.topic))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A Will Message.
