@@ -93,7 +93,6 @@ impl<K: Id, T> Slots<K, T> {
             return id;
         }
         let id = K::new(self.entries.len() as u32, 0);
-        make_room(&mut self.entries, 1);
         self.entries.push((0, Some(make(id))));
         id
     }
@@ -182,8 +181,6 @@ impl<K: Id, T> Table<K, T> {
 
     fn reach(&mut self, index: usize) {
         if index >= self.entries.len() {
-            let more = index + 1 - self.entries.len();
-            make_room(&mut self.entries, more);
             self.entries.resize_with(index + 1, || (0, None));
         }
     }
@@ -222,13 +219,6 @@ impl<K: Id, T> Table<K, T> {
             Some((generation, Some(value))) if *generation == id.generation() => Some(value),
             _ => None,
         }
-    }
-}
-
-/// Tables are as long as there are connections or sessions: they grow by an eighth, not to the double.
-pub(crate) fn make_room<T>(entries: &mut Vec<T>, more: usize) {
-    if entries.capacity() - entries.len() < more {
-        entries.reserve_exact(more.max(entries.len() / 8).max(8));
     }
 }
 

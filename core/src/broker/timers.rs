@@ -3,7 +3,7 @@
 //! A heap, not a wheel: keep alives are re-armed lazily, so at a million connections with a keep alive of 60 s it sees
 //! about 11,000 operations a second, and the exact next deadline costs nothing.
 
-use crate::id::{ConnectionId, SessionId, Ticket, make_room};
+use crate::id::{ConnectionId, SessionId, Ticket};
 use crate::time::Mono;
 use alloc::vec::Vec;
 
@@ -58,11 +58,9 @@ impl Timers {
             self.slots[index as usize] = slot;
             index
         } else {
-            make_room(&mut self.slots, 1);
             self.slots.push(slot);
             self.slots.len() as u32 - 1
         };
-        make_room(&mut self.heap, 1);
         self.heap.push(index);
         self.up(position as usize);
         TimerId(index)
