@@ -176,4 +176,40 @@ mod tests {
             assert_eq!(got, expected, "{step} bytes at a time");
         }
     }
+
+    #[test]
+    fn an_empty_outbox_owns_no_buffer_and_the_pool_is_bounded() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        assert!(outbox.is_empty());
+        outbox.append(&mut pool, |out| out.extend_from_slice(&[1; 100]));
+        assert!(!outbox.is_empty() && outbox.len() == 100);
+        outbox.written(&mut pool, 99);
+        assert!(!outbox.is_empty() && pool.0.is_empty());
+        outbox.written(&mut pool, 1);
+        assert!(outbox.is_empty() && outbox.tail.capacity() == 0);
+        assert_eq!(pool.0.len(), 1);
+        outbox.append(&mut pool, |out| out.push(2));
+        assert!(pool.0.is_empty() && outbox.tail.capacity() >= 100, "the buffer is used again");
+        outbox.clear(&mut pool);
+        for length in [POOLED_BYTES, POOLED_BYTES + 1, 0] {
+            pool.0.clear();
+            pool.give(Vec::with_capacity(length));
+            assert_eq!(pool.0.len(), usize::from(length == POOLED_BYTES), "{length} bytes");
+        }
+        (0..POOLED_BUFFERS + 10).for_each(|_| pool.give(Vec::with_capacity(1)));
+        assert_eq!(pool.0.len(), POOLED_BUFFERS);
+    }
+
+    #[test]
+    fn what_was_written_is_cut_off_a_buffer_that_is_never_empty() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append(&mut pool, |out| out.push(0));
+        for round in 0..1_000u32 {
+            outbox.append(&mut pool, |out| out.extend_from_slice(&[round as u8; 1_000]));
+            outbox.written(&mut pool, 1_000);
+        }
+        assert_eq!(outbox.len(), 1);
+        assert!(outbox.tail.capacity() < 4 * COMPACT_BYTES, "{}", outbox.tail.capacity());
+        assert_eq!(outbox.chunks().flatten().copied().collect::<Vec<_>>(), [231]);
+    }
 }
