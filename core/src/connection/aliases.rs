@@ -49,6 +49,7 @@ mod tests {
         assert_eq!(aliases.resolve(2, "", 3), Ok("a"));
         assert_eq!(aliases.resolve(2, "b", 3), Ok("b"));
         assert_eq!(aliases.resolve(2, "", 3), Ok("b"));
+        assert_eq!(aliases.resolve(3, "c", 3), Ok("c"));
         assert_eq!(aliases.resolve(1, "", 3).unwrap_err().reason, ReasonCode::ProtocolError);
         for alias in [0, 4, 65_535] {
             // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
