@@ -366,3 +366,18 @@ fn without_retained_messages_a_client_is_told_and_3_x_is_served_as_if_it_had_not
     bench.send(new, &retained("t", "1", Q1));
     assert_eq!(bench.lines(new), ["DISCONNECT 9A"]);
 }
+
+#[test]
+fn the_memory_of_expired_messages_comes_back_without_anybody_asking() {
+    // [MQTT-3.3.2-5]
+    let mut bench = Bench::new();
+    let bob = bench.connect(Version::V5, "bob");
+    let properties = properties(&[Property::MessageExpiryInterval(90)]);
+    let packet = Publish { retain: true, properties, ..publish("t", "m", QoS::AtMostOnce) };
+    bench.send(bob, &Packet::Publish(packet));
+    // The sweep goes on for as long as something may expire, and no longer.
+    bench.pass_ms(61_000);
+    assert!(bench.broker.deadline().is_some());
+    bench.pass_ms(61_000);
+    assert_eq!(bench.broker.deadline(), None);
+}
