@@ -1,0 +1,523 @@
+//! Messages: who publishes them, and whether what comes out is what somebody subscribed to.
+
+use super::{Broken, Check, Flight, Model, Phase, Promise, Sent, Seq, Sub, TOLERANCE, broken, matches};
+use crate::model::acks::Expected;
+use culex_core::packet::{PacketType, Publish, QoS, Version};
+
+/// What names a message, at the beginning of its payload.
+#[must_use]
+pub fn name(payload: &[u8]) -> Option<usize> {
+    std::str::from_utf8(payload.get(..NAME_BYTES)?).ok()?.parse().ok()
+}
+
+/// The payload of a message: its name and so many bytes more.
+#[must_use]
+pub fn payload(message: usize, padding: usize) -> Vec<u8> {
+    let mut payload = format!("{message:0NAME_BYTES$}").into_bytes();
+    payload.resize(NAME_BYTES + padding, b'-');
+    payload
+}
+
+const NAME_BYTES: usize = 6;
+
+/// What a PUBLISH of the broker is to its session.
+enum Outgoing {
+    New,
+    Repeated,
+}
+
+/// The subscriptions that may ask for a PUBLISH.
+struct Asking {
+    /// Those that may be in force for the message, whatever its QoS and flags.
+    in_force: Vec<Sub>,
+    /// Those that may ask for just this, as it is published.
+    live: Vec<Sub>,
+    /// Those that may ask for just this, because it is retained.
+    stored: Vec<Sub>,
+    /// How many could ask for it because it is retained, whatever its QoS.
+    storable: usize,
+    /// RETAIN is missing.
+    unflagged: bool,
+}
+
+/// A PUBLISH of the broker, as far as the checks look at it.
+struct Seen<'a> {
+    topic: &'a str,
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: u16,
+    identifiers: Vec<u32>,
+}
+
+impl Model {
+    pub(crate) fn publish_in(&mut self, seq: Seq, link: usize, publish: &Publish<'_>) {
+        let Some(index) = self.life_of(link) else { return };
+        let message = name(&publish.payload);
+        let topic = publish.topic.to_string();
+        let packet_id = publish.packet_id.map_or(0, std::num::NonZero::get);
+        let crashed = self.lives[index].crashes > 0;
+        let known = publish.qos == QoS::ExactlyOnce
+            && self.lives[index].inbound.insert(packet_id, message) == Some(message);
+        if let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) {
+            publication.arrivals += 1;
+            publication.refused = false;
+        }
+        let mut write = None;
+        if !known || crashed {
+            if publish.retain {
+                let at = self.write_topic(topic, message, seq);
+                if publish.qos == QoS::AtMostOnce && !self.rules.asks {
+                    self.writes[at].sure = Some(seq);
+                }
+                write = Some(at);
+            }
+            self.received_message(seq, message, publish.qos);
+        }
+        let packet = match publish.qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => PacketType::Puback,
+            QoS::ExactlyOnce => PacketType::Pubrec,
+        };
+        self.expect(link, Expected::Ack { packet, packet_id, message, write });
+    }
+
+    fn received_message(&mut self, seq: Seq, message: Option<usize>, qos: QoS) {
+        let (now, asks) = (self.now, self.rules.asks);
+        let connected: Vec<usize> = self.lives.iter().filter_map(|life| life.link).collect();
+        let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) else {
+            return;
+        };
+        publication.start.get_or_insert(seq);
+        publication.start_at = now;
+        if qos != QoS::ExactlyOnce || publication.receipts == 0 {
+            publication.receipts += 1;
+        }
+        if qos == QoS::AtMostOnce && !asks {
+            publication.end = Some(seq);
+            publication.links = connected;
+        }
+    }
+
+    /// The program around the broker published a message; `taken`: the broker did not refuse it.
+    pub fn program_published(&mut self, now: u64, message: usize, taken: bool) {
+        let seq = self.step(now);
+        if !taken {
+            return;
+        }
+        self.received_message(seq, Some(message), QoS::AtMostOnce);
+        self.publications[message].end = Some(seq);
+        if self.publications[message].retain {
+            let write = self.write(message, seq);
+            self.writes[write].sure = Some(seq);
+        }
+    }
+
+    pub(crate) fn received(&mut self, link: usize, packet_id: u16) {
+        let Some(index) = self.life_of(link) else { return };
+        let full = self.links.get(&link).is_some_and(|state| state.full);
+        if let Some(flight) = self.lives[index].in_flight.get_mut(&packet_id)
+            && flight.phase == Phase::Sent
+            && flight.qos == QoS::ExactlyOnce
+        {
+            flight.phase = Phase::Received;
+            flight.before_crash |= full;
+        }
+    }
+
+    pub(crate) fn released(&mut self, link: usize, packet_id: u16) {
+        if let Some(index) = self.life_of(link) {
+            self.lives[index].inbound.remove(&packet_id);
+        }
+        let (message, write) = (None, None);
+        self.expect(link, Expected::Ack { packet: PacketType::Pubcomp, packet_id, message, write });
+    }
+
+    pub(crate) fn finished(&mut self, link: usize, packet_id: u16, qos: QoS) {
+        let Some(index) = self.life_of(link) else { return };
+        let full = self.links.get(&link).is_some_and(|state| state.full);
+        let in_flight = &mut self.lives[index].in_flight;
+        match in_flight.get_mut(&packet_id) {
+            Some(flight) if flight.qos == qos && full => {
+                (flight.perhaps_over, flight.link) = (true, usize::MAX);
+            }
+            Some(flight) if flight.qos == qos => drop(in_flight.remove(&packet_id)),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn pubrel_out(&mut self, link: usize, packet_id: u16) -> Check {
+        self.seen.insert(Promise::ReleaseOnce);
+        let Some(index) = self.life_of(link) else {
+            return broken(Promise::WellFormed, "PUBREL before CONNACK");
+        };
+        if self.is_anybodys_guess(link, index) {
+            return Ok(());
+        }
+        let life = &mut self.lives[index];
+        let crashed = life.crashes > 0;
+        match life.in_flight.get_mut(&packet_id) {
+            Some(flight) if flight.phase != Phase::Sent => {
+                flight.phase = Phase::Released;
+                flight.link = link;
+                Ok(())
+            }
+            // Its PUBCOMP may have been lost with the broker, or with a connection while the broker was down.
+            None if crashed => Ok(()),
+            _ => broken(Promise::ReleaseOnce, format!("PUBREL #{packet_id} for what was not received")),
+        }
+    }
+
+    pub(crate) fn publish_out(&mut self, seq: Seq, link: usize, publish: &Publish<'_>) -> Check {
+        let Some(index) = self.life_of(link) else {
+            return broken(Promise::WellFormed, "PUBLISH before CONNACK");
+        };
+        let topic = self.topic(link, publish)?;
+        if self.is_anybodys_guess(link, index) {
+            return Ok(());
+        }
+        let seen = Seen {
+            topic: &topic,
+            qos: publish.qos,
+            retain: publish.retain,
+            dup: publish.dup,
+            packet_id: publish.packet_id.map_or(0, std::num::NonZero::get),
+            identifiers: publish.properties.subscription_identifiers().map(std::num::NonZero::get).collect(),
+        };
+        let message = name(&publish.payload);
+        if let Outgoing::Repeated = self.flight_out(link, index, message, &seen)? {
+            return Ok(());
+        }
+        match message {
+            Some(message) if message < self.publications.len() => {
+                self.content_out(seq, index, message, &seen)
+            }
+            // It can only be known by its topic: an empty payload.
+            _ => Ok(()),
+        }
+    }
+
+    /// A CONNACK of 3.1 cannot say whether this is the old session or a new one.
+    fn is_anybodys_guess(&self, link: usize, index: usize) -> bool {
+        let version = self.links.get(&link).map_or(Version::V5, |state| state.version);
+        version == Version::V31 && !self.lives[index].sure
+    }
+
+    fn topic(&mut self, link: usize, publish: &Publish<'_>) -> Result<String, Broken> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(publish.topic.to_string()) };
+        match publish.properties.topic_alias() {
+            Some(alias) if publish.topic.is_empty() => state.aliases.get(&alias).cloned().ok_or(Broken {
+                promise: Promise::WellFormed,
+                what: format!("topic alias {alias} stands for nothing"),
+            }),
+            Some(alias) => {
+                state.aliases.insert(alias, publish.topic.to_string());
+                Ok(publish.topic.to_string())
+            }
+            None => Ok(publish.topic.to_string()),
+        }
+    }
+
+    /// Packet Identifiers and DUP.
+    fn flight_out(
+        &mut self,
+        link: usize,
+        index: usize,
+        message: Option<usize>,
+        seen: &Seen<'_>,
+    ) -> Result<Outgoing, Broken> {
+        let id = seen.packet_id;
+        if seen.qos == QoS::AtMostOnce {
+            return Ok(Outgoing::New);
+        }
+        self.seen.insert(Promise::Window);
+        let life = &mut self.lives[index];
+        let flight = Flight {
+            message,
+            qos: seen.qos,
+            phase: Phase::Sent,
+            link,
+            before_crash: false,
+            perhaps_over: false,
+        };
+        match life.in_flight.get_mut(&id) {
+            Some(known) if known.message == message && known.qos == seen.qos => {
+                if known.phase == Phase::Released || known.phase == Phase::Received && !known.before_crash {
+                    return broken(Promise::ReleaseOnce, format!("PUBLISH #{id} again after its PUBREC"));
+                }
+                if known.link == link {
+                    return broken(Promise::NoUnmarkedRepetition, format!("#{id} twice on one connection"));
+                }
+                if !seen.dup && !known.before_crash {
+                    return broken(
+                        Promise::NoUnmarkedRepetition,
+                        format!("#{id} was sent before, without DUP"),
+                    );
+                }
+                known.link = link;
+                known.phase = Phase::Sent;
+                known.perhaps_over = false;
+                self.window(link, index)?;
+                return Ok(Outgoing::Repeated);
+            }
+            Some(known) if known.perhaps_over || known.before_crash && known.qos == QoS::AtLeastOnce => {
+                *known = flight;
+            }
+            Some(known) => {
+                let what = format!("#{id} is in use for message {:?}, not {message:?}", known.message);
+                return broken(Promise::Window, what);
+            }
+            None if seen.dup && life.links == 1 && life.crashes == 0 => {
+                return broken(
+                    Promise::NoUnmarkedRepetition,
+                    format!("#{id} with DUP, but it was never sent"),
+                );
+            }
+            None => {
+                life.in_flight.insert(id, flight);
+            }
+        }
+        self.window(link, index)?;
+        Ok(Outgoing::New)
+    }
+
+    fn window(&self, link: usize, index: usize) -> Check {
+        let maximum = self.links.get(&link).map_or(u16::MAX, |state| state.receive_maximum);
+        let maximum = maximum.min(self.rules.in_flight_max);
+        let here = self.lives[index].in_flight.values().filter(|flight| flight.link == link).count();
+        if here > usize::from(maximum) {
+            return broken(Promise::Window, format!("{here} messages in flight, allowed are {maximum}"));
+        }
+        Ok(())
+    }
+
+    fn content_out(&mut self, seq: Seq, index: usize, message: usize, seen: &Seen<'_>) -> Check {
+        self.seen.insert(Promise::OnlyWhatWasSubscribed);
+        if self.publications[message].is_will && self.perhaps_given_up(message) {
+            self.may_be_published(message, seq);
+        }
+        let client = self.lives[index].client;
+        let what = format!("message {message} on {} at {:?} to client {client}", seen.topic, seen.qos);
+        let start = self.was_published(index, message, seen, &what)?;
+        let asking = self.asking(seq, index, message, seen, start);
+        if asking.live.is_empty() && asking.stored.is_empty() || asking.unflagged {
+            let subs = &self.lives[index].subs;
+            let retain = seen.retain;
+            let what = format!("{what} (retain {retain}): no subscription asks for it. {subs:?}");
+            return broken(Promise::OnlyWhatWasSubscribed, what);
+        }
+        let once = self.rules.overlapping_once;
+        let merged = if once && !asking.live.is_empty() { &asking.in_force } else { &asking.live };
+        identifiers_out(merged, &asking.stored, seen, &what)?;
+        self.count_out(index, message, seen, asking.in_force.len(), asking.storable, &what)?;
+        if let [Sub { share: Some(group), filter, .. }] = &asking.live[..]
+            && asking.stored.is_empty()
+        {
+            self.group_out(message, &format!("{group}/{filter}"), &what)?;
+        }
+        if !seen.retain {
+            self.order_out(index, message, seen, &what)?;
+        }
+        Ok(())
+    }
+
+    /// Since when a message may be sent, if it may.
+    fn was_published(
+        &self,
+        index: usize,
+        message: usize,
+        seen: &Seen<'_>,
+        what: &str,
+    ) -> Result<Seq, Broken> {
+        use Promise::{Expiry, OnlyWhatWasSubscribed, Refusal, Will};
+        let publication = &self.publications[message];
+        let Some(start) = publication.start else {
+            return match publication.is_will {
+                true => broken(Will, format!("{what}: this will is not owed")),
+                false => broken(OnlyWhatWasSubscribed, format!("{what}: nobody published it")),
+            };
+        };
+        if publication.refused {
+            return broken(Refusal, format!("{what}: it was refused"));
+        }
+        if publication.topic != seen.topic {
+            let what = format!("{what}: it was published to {}", publication.topic);
+            return broken(OnlyWhatWasSubscribed, what);
+        }
+        let expires = publication.start_at + u64::from(publication.expiry_s) * 1_000_000;
+        let slow = self.links.values().any(|state| state.life == Some(index) && state.clogged);
+        if publication.expiry_s > 0 && self.now > expires + TOLERANCE && !slow {
+            return broken(Expiry, format!("{what}: it expired {} us ago", self.now - expires));
+        }
+        Ok(start)
+    }
+
+    /// The subscriptions of a session that may ask for what is sent.
+    fn asking(&self, seq: Seq, index: usize, message: usize, seen: &Seen<'_>, start: Seq) -> Asking {
+        let publication = &self.publications[message];
+        let qos = publication.qos;
+        // Live: what was in force while it was published; a message published again may match until now.
+        let until = if publication.receipts > 1 { seq } else { publication.end.unwrap_or(seq) };
+        let own = publication.publisher == Some(self.lives[index].client);
+        let once = self.rules.overlapping_once;
+        let matching = || self.lives[index].subs.iter().filter(|sub| matches(&sub.filter, seen.topic));
+        let in_force: Vec<Sub> =
+            matching().filter(|sub| sub.may(start, until) && !(sub.no_local && own)).cloned().collect();
+        // One delivery for several subscriptions has the flags of all.
+        let flagged = once && in_force.iter().any(|sub| sub.retain_as_published);
+        let flag = |sub: &&Sub| publication.retain && (sub.retain_as_published || flagged);
+        let asked = |sub: &&Sub| sub.qos.min(qos) == seen.qos;
+        let live: Vec<Sub> =
+            in_force.iter().filter(asked).filter(|sub| !seen.retain || flag(sub)).cloned().collect();
+        let as_published = !live.is_empty() && live.iter().all(|sub| sub.retain_as_published);
+        let storable: Vec<&Sub> = matching()
+            .filter(|sub| sub.share.is_none() && sub.retain_handling != 2)
+            .filter(|sub| !(sub.retain_handling == 1 && sub.existed))
+            .filter(|sub| self.possible(seen.topic, sub.from.may, seq).contains(&Some(message)))
+            .collect();
+        let stored = storable.iter().copied().filter(asked).filter(|_| seen.retain).cloned().collect();
+        Asking {
+            unflagged: !seen.retain && publication.retain && !once && as_published,
+            storable: storable.len(),
+            in_force,
+            live,
+            stored,
+        }
+    }
+
+    /// The connection whose will this is may have been given up, for a full queue or for silence: that comes out only when
+    /// its last packet is written.
+    fn perhaps_given_up(&self, message: usize) -> bool {
+        let publisher = self.publications[message].publisher;
+        let silent = |state: &super::LinkState| {
+            let patience = u64::from(state.keep_alive_s) * 1_500_000;
+            patience > 0 && state.clogged && self.now.saturating_sub(state.heard_at) + 1_000 >= patience
+        };
+        self.dropped
+            || self
+                .links
+                .values()
+                .any(|state| Some(state.client) == publisher && !state.gone && silent(state))
+    }
+
+    /// How often one message may go to one session as a new one.
+    fn count_out(
+        &mut self,
+        index: usize,
+        message: usize,
+        seen: &Seen<'_>,
+        live: usize,
+        stored: usize,
+        what: &str,
+    ) -> Check {
+        self.seen.insert(Promise::NoUnmarkedRepetition);
+        let (live, stored) = (live as u32, stored as u32);
+        let life = &mut self.lives[index];
+        let receipts = self.publications[message].receipts;
+        let once = self.rules.overlapping_once;
+        // A QoS 1 message that was sent, but neither acknowledged nor on the disk when the broker was killed.
+        let lost = if seen.qos == QoS::AtLeastOnce { life.crashes } else { 0 };
+        let live = if once { live.min(1) } else { live } * receipts + lost;
+        let sent = life.sent.entry(message).or_default();
+        if seen.retain {
+            sent.retained += 1;
+        } else {
+            sent.live += 1;
+        }
+        sent.allowed = sent.allowed.max(live + stored);
+        let total = sent.live + sent.retained;
+        if total > sent.allowed {
+            let what = format!("{what} was sent {total} times, allowed are {}", sent.allowed);
+            return broken(Promise::NoUnmarkedRepetition, what);
+        }
+        Ok(())
+    }
+
+    fn group_out(&mut self, message: usize, group: &str, what: &str) -> Check {
+        self.seen.insert(Promise::OnePerGroup);
+        let crashes = self.crashes.len() as u32;
+        let publication = &mut self.publications[message];
+        let count = publication.shared.entry(group.into()).or_default();
+        *count += 1;
+        if *count > publication.receipts + crashes {
+            return broken(Promise::OnePerGroup, format!("{what} went to {count} members of {group}"));
+        }
+        Ok(())
+    }
+
+    fn order_out(&mut self, index: usize, message: usize, seen: &Seen<'_>, what: &str) -> Check {
+        let publication = &self.publications[message];
+        // What was published again may have gone to another member of a group the first time; what was refused before,
+        // and the refusal lost, may be accepted later.
+        let doubtful = publication.receipts > 1 || self.rules.asks && publication.arrivals > 1;
+        if publication.is_will || publication.retain || doubtful {
+            return Ok(());
+        }
+        self.seen.insert(Promise::Order);
+        let key = (publication.publisher, seen.topic.to_owned(), publication.qos, seen.qos);
+        let life = &mut self.lives[index];
+        let first = life.sent.get(&message).is_none_or(|sent| sent.live + sent.retained <= 1);
+        let last = life.order.entry(key).or_insert(message);
+        if first && message < *last {
+            return broken(Promise::Order, format!("{what} comes behind message {last}"));
+        }
+        *last = message.max(*last);
+        Ok(())
+    }
+
+    /// The program behind a client got a message.
+    ///
+    /// # Errors
+    /// If it got it too often.
+    pub fn delivered(&mut self, link: usize, payload: &[u8], qos: QoS, retain: bool) -> Check {
+        let (Some(index), Some(message)) = (self.life_of(link), name(payload)) else { return Ok(()) };
+        if self.is_anybodys_guess(link, index) {
+            return Ok(());
+        }
+        let life = &mut self.lives[index];
+        let sent: &mut Sent = life.sent.entry(message).or_default();
+        sent.app += 1;
+        sent.app_retained += u32::from(retain);
+        if qos == QoS::ExactlyOnce {
+            self.seen.insert(Promise::ExactlyOnce);
+            sent.app_exactly_once += 1;
+            if sent.app_exactly_once > sent.allowed {
+                let (client, count) = (life.client, sent.app_exactly_once);
+                let what = format!("client {client} got message {message} {count} times at QoS 2");
+                return broken(Promise::ExactlyOnce, what);
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket of a connection took no more output: what comes out may have been written long ago.
+    pub fn clogged(&mut self, link: usize) {
+        if let Some(state) = self.links.get_mut(&link) {
+            (state.clogged, state.full) = (true, true);
+        }
+    }
+
+    /// The socket of a connection has room again.
+    pub fn has_room(&mut self, link: usize) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.full = false;
+        }
+    }
+}
+
+fn identifiers_out(live: &[Sub], stored: &[Sub], seen: &Seen<'_>, what: &str) -> Check {
+    let known = |identifier: u32| live.iter().chain(stored).any(|sub| sub.identifier == identifier);
+    if let Some(identifier) = seen.identifiers.iter().find(|identifier| !known(**identifier)) {
+        let what = format!("{what}: no subscription has the identifier {identifier}");
+        return broken(Promise::OnlyWhatWasSubscribed, what);
+    }
+    let mut both = live.iter().chain(stored);
+    if seen.identifiers.is_empty()
+        && let Some(first) = both.next()
+        && first.identifier != 0
+        && both.all(|sub| sub.identifier != 0)
+    {
+        return broken(Promise::OnlyWhatWasSubscribed, format!("{what}: its identifier is missing"));
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The world around a broker: clock, network, disk, clients, program. Everything that happens is drawn from the seed of a
+//! [`Script`]; nothing waits for real time.
+
+mod broker;
+mod clients;
+mod settle;
+
+use crate::client::Client;
+use crate::model::{Broken, Model, Promise, Rules};
+use crate::net::Link;
+use crate::random::{Digest, Random};
+use crate::script::{Profile, Script};
+use crate::trace::{Entry, Kind, Trace};
+use culex_core::middleware::{Authentication, Authorize, Permission, Wanted};
+use culex_core::{Broker, Config, ConnectionId, LogSeq, Now, Record, Seed, Stack, Ticket};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+/// How a simulation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The promise that was broken, and when (virtual microseconds).
+    pub broken: Option<(u64, Broken)>,
+    /// Over everything that went into the broker and came out: the same script gives the same.
+    pub digest: u64,
+    /// Inputs the broker was given.
+    pub inputs: u64,
+    /// Virtual microseconds.
+    pub virtual_us: u64,
+    /// Promises that were put to the test.
+    pub seen: BTreeSet<Promise>,
+}
+
+/// Runs a script to its end, or to the first broken promise.
+#[must_use]
+pub fn simulate(script: &Script, trace: Option<&mut Trace>) -> Outcome {
+    let mut world = World::new(script, trace);
+    world.run();
+    world.outcome()
+}
+
+/// Something that is going to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A step of the script.
+    Step(usize),
+    /// Bytes may have arrived at the broker.
+    Up(usize),
+    /// Bytes may have arrived at a client.
+    Down(usize),
+    /// A client has thought about an acknowledgement.
+    Think(usize),
+    /// A client may have to say that it is there.
+    Ping(usize),
+    /// A timer of the broker is due.
+    Tick,
+    /// The disk begins, or has ended, to write.
+    Sync(u64),
+    Synced(u64),
+    /// A question is answered.
+    Answer(u64),
+    /// The broker is killed; it is started again.
+    Kill(u64),
+    Start,
+    /// The end of the story, in steps.
+    Settle(u8),
+}
+
+/// The disk: what is on it, and what is on its way to it.
+#[derive(Debug, Default)]
+struct Disk {
+    log: Vec<Record>,
+    pending: Vec<(LogSeq, Record)>,
+    writing: Vec<(LogSeq, Record)>,
+    /// A sync is announced or under way.
+    busy: bool,
+    sync_us: u64,
+    fail_next: bool,
+    /// Counts the broker's lives: what belonged to an earlier one is forgotten.
+    life: u64,
+}
+
+struct World<'a> {
+    script: &'a Script,
+    config: Arc<Config>,
+    random: Random,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    scheduled: u64,
+    broker: Option<Broker>,
+    links: Vec<Link>,
+    by_id: BTreeMap<ConnectionId, usize>,
+    clients: Vec<Client>,
+    disk: Disk,
+    tickets: BTreeMap<u64, (Ticket, culex_core::Answer)>,
+    asked: u64,
+    model: Model,
+    trace: Option<&'a mut Trace>,
+    digest: Digest,
+    inputs: u64,
+    frozen_until: u64,
+    tick_at: u64,
+    /// The story is over: nothing goes wrong any more.
+    settling: bool,
+    broken: Option<(u64, Broken)>,
+    found: Vec<(String, Option<usize>)>,
+}
+
+impl<'a> World<'a> {
+    fn new(script: &'a Script, mut trace: Option<&'a mut Trace>) -> Self {
+        let random = Random::new(script.seed ^ 0x5EED);
+        let config = Arc::new(script.profile.config(&mut random.fork(1)));
+        let clients: Vec<Client> = script
+            .clients
+            .iter()
+            .enumerate()
+            .map(|(index, plan)| Client::new(plan.clone(), format!("client{index}")))
+            .collect();
+        if let Some(trace) = &mut trace {
+            trace.clients = clients.iter().map(|client| client.name.clone()).collect();
+        }
+        let rules = Rules {
+            durable: script.profile.durable(),
+            overlapping_once: config.overlapping_once,
+            asks: script.profile.asks(),
+            in_flight_max: config.in_flight_max,
+            linger_us: u64::from(config.linger_ms) * 1_000 + 50_000,
+        };
+        Self {
+            script,
+            config,
+            random,
+            now: 0,
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            broker: None,
+            links: Vec::new(),
+            by_id: BTreeMap::new(),
+            clients,
+            disk: Disk { sync_us: 1_000, ..Disk::default() },
+            tickets: BTreeMap::new(),
+            asked: 0,
+            model: Model::new(rules),
+            trace,
+            digest: Digest::default(),
+            inputs: 0,
+            frozen_until: 0,
+            tick_at: u64::MAX,
+            settling: false,
+            broken: None,
+            found: Vec::new(),
+        }
+    }
+
+    fn stack(profile: Profile) -> Stack {
+        let stack = Stack::standard();
+        if !profile.asks() {
+            return stack;
+        }
+        let ask = |_: &str, _: Option<&str>, _: Wanted<'_>| Permission::Ask;
+        let replaced = stack
+            .replace("Authentication", Authentication::ask())
+            .and_then(|stack| stack.replace("Authorize", Authorize::new(ask)));
+        replaced.unwrap_or_else(|_| Stack::standard())
+    }
+
+    /// The clocks of this moment: both begin at something other than 0.
+    fn clock(&self) -> Now {
+        let mut now = Now::default().plus_ms(1_700_000_000_000);
+        now.mono.0 = self.now * 1_000;
+        now.wall.0 += self.now / 1_000;
+        now
+    }
+
+    fn start(&mut self) {
+        let stack = Self::stack(self.script.profile);
+        let seed = Seed(self.script.seed ^ self.disk.life);
+        let mut broker = Broker::new(Arc::clone(&self.config), stack, seed, self.clock());
+        self.tick_at = u64::MAX;
+        if self.disk.life > 0
+            && let Err(error) = broker.restore(self.disk.log.iter().cloned())
+        {
+            self.breaks(Broken { promise: Promise::Restored, what: error.to_string() });
+        }
+        self.broker = Some(broker);
+    }
+
+    fn run(&mut self) {
+        self.start();
+        for (index, step) in self.script.steps.iter().enumerate() {
+            self.schedule(step.at_ms * 1_000, Event::Step(index));
+        }
+        let end = self.script.steps.last().map_or(0, |step| step.at_ms) + 1_000;
+        self.schedule(end * 1_000, Event::Settle(0));
+        while let Some(Reverse((at, _, event))) = self.events.pop() {
+            self.now = at;
+            self.model.advance(at);
+            self.happen(event);
+            self.drain();
+            self.model.turn_ended();
+            if self.broken.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.push(Reverse((at.max(self.now), self.scheduled, event)));
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Step(index) => self.perform(&self.script.steps[index].op),
+            Event::Up(link) => self.goes_up(link),
+            Event::Down(link) => self.goes_down(link),
+            Event::Think(client) => self.think(client),
+            Event::Ping(client) => self.ping(client),
+            Event::Tick => self.tick(),
+            Event::Sync(life) => self.sync(life),
+            Event::Synced(life) => self.synced(life),
+            Event::Answer(number) => self.answer(number),
+            Event::Kill(down_us) => self.kill(down_us),
+            Event::Start => self.restart(),
+            Event::Settle(part) => self.settle(part),
+        }
+    }
+
+    /// A promise was broken: only the first one counts, what follows may follow from it.
+    fn breaks(&mut self, broken: Broken) {
+        if self.broken.is_none() {
+            self.note(None, Kind::Broken, || broken.to_string());
+            self.broken = Some((self.now, broken));
+        }
+    }
+
+    fn check(&mut self, check: Result<(), Broken>) {
+        if let Err(broken) = check {
+            self.breaks(broken);
+        }
+    }
+
+    fn note(&mut self, client: Option<usize>, kind: Kind, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.entries.push(Entry { at: self.now, client, kind, text: text() });
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        Outcome {
+            broken: self.broken,
+            digest: self.digest.0,
+            inputs: self.inputs,
+            virtual_us: self.now,
+            seen: self.model.seen().clone(),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The adapter of the simulation: what every runtime does, with faults.
+
+use super::{Event, World};
+use crate::model::{Broken, Promise};
+use crate::net::frame_length;
+use crate::trace::Kind;
+use culex_core::packet::{Frame, Packet, ReasonCode, Version};
+use culex_core::{Action, Answer, Close, ConnectionId, Disconnect, LogSeq, Query, Ticket};
+
+impl World<'_> {
+    /// Bytes of a client arrive.
+    pub(super) fn goes_up(&mut self, link: usize) {
+        if self.now < self.frozen_until {
+            return self.schedule(self.frozen_until, Event::Up(link));
+        }
+        loop {
+            let Some(id) = self.links[link].id else { return };
+            let Some(broker) = &self.broker else { return };
+            let credit = broker.read_credit(id);
+            let Some(bytes) = self.links[link].up.read(self.now, credit) else { break };
+            self.sees_going_in(link, &bytes);
+            self.digest.bytes(&bytes);
+            self.inputs += 1;
+            let now = self.clock();
+            if let Some(broker) = &mut self.broker {
+                broker.receive(now, id, &bytes);
+            }
+            self.drain();
+        }
+        if let Some(id) = self.links[link].id
+            && self.links[link].up.ended(self.now)
+        {
+            self.disconnected(id, Disconnect::Eof);
+        }
+    }
+
+    fn sees_going_in(&mut self, link: usize, bytes: &[u8]) {
+        if self.links[link].nonsense {
+            return;
+        }
+        let version = self.clients[self.links[link].client].plan.version;
+        self.links[link].going_in.extend_from_slice(bytes);
+        loop {
+            let begun = std::mem::take(&mut self.links[link].going_in);
+            let (length, packet) = match frame_length(&begun) {
+                Ok(None) => {
+                    self.links[link].going_in = begun;
+                    return;
+                }
+                Ok(Some(length)) => (length, decode(&begun[..length], version)),
+                Err(()) => (begun.len(), None),
+            };
+            let client = self.links[link].client;
+            match packet {
+                Some(packet) => {
+                    self.note(Some(client), Kind::In, || short(&packet));
+                    self.model.goes_in(self.now, link, &packet);
+                }
+                None => {
+                    self.note(Some(client), Kind::In, || "nonsense".into());
+                    self.links[link].nonsense = true;
+                    self.model.nonsense(link);
+                    return;
+                }
+            }
+            self.links[link].going_in = begun[length..].to_vec();
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, id: ConnectionId, cause: Disconnect) {
+        let Some(link) = self.by_id.remove(&id) else { return };
+        self.links[link].id = None;
+        self.model.gone(self.now, link);
+        self.digest.number(0xD15C);
+        self.inputs += 1;
+        let now = self.clock();
+        if let Some(broker) = &mut self.broker {
+            broker.disconnected(now, id, cause);
+        }
+        self.drain();
+        let due = self.links[link].down.close(self.now);
+        self.schedule(due, Event::Down(link));
+    }
+
+    pub(super) fn tick(&mut self) {
+        if self.now < self.tick_at {
+            return;
+        }
+        self.tick_at = u64::MAX;
+        let now = self.clock();
+        self.inputs += 1;
+        if let Some(broker) = &mut self.broker {
+            broker.tick(now);
+        }
+    }
+
+    /// Everything the broker wants done is done, everything it wrote is sent.
+    pub(super) fn drain(&mut self) {
+        for _ in 0..100_000 {
+            if self.broken.is_some() {
+                return;
+            }
+            let Some(broker) = &mut self.broker else { return };
+            if let Some(action) = broker.poll_action() {
+                self.obey(action);
+            } else if !self.transmit() {
+                return self.after_turn();
+            }
+        }
+        self.breaks(Broken { promise: Promise::Bounded, what: "output without end".into() });
+    }
+
+    fn after_turn(&mut self) {
+        self.look_for_drops();
+        let Some(broker) = &self.broker else { return };
+        if let Some(deadline) = broker.deadline() {
+            // A runtime may be a little late.
+            let late = self.random.fork(self.inputs).below(5_000);
+            let at = deadline.0.div_ceil(1_000).max(self.now) + if self.settling { 0 } else { late };
+            if at < self.tick_at {
+                self.tick_at = at;
+                self.schedule(at, Event::Tick);
+            }
+        }
+    }
+
+    fn look_for_drops(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        let stats = broker.stats();
+        let dropped = stats.dropped_queue_full + stats.dropped_too_large + stats.dropped_retained_full;
+        if dropped + stats.dropped_slow > 0 {
+            self.model.drops();
+        }
+    }
+
+    fn obey(&mut self, action: Action) {
+        match action {
+            Action::Close { id, how } => self.close(id, how),
+            Action::Store { seq, record } => {
+                self.disk.pending.push((seq, *record));
+                if !self.disk.busy {
+                    self.disk.busy = true;
+                    self.schedule(self.now, Event::Sync(self.disk.life));
+                }
+            }
+            Action::Ask { ticket, query } => self.asked(ticket, &query),
+            Action::Forget { ticket } => {
+                let before = self.tickets.len();
+                self.tickets.retain(|_, (open, _)| *open != ticket);
+                if self.tickets.len() == before {
+                    let what = format!("{ticket:?} was withdrawn, but it was answered or never asked");
+                    self.breaks(Broken { promise: Promise::TicketsResolved, what });
+                }
+            }
+            Action::Credit { id } => {
+                if let Some(link) = self.by_id.get(&id).copied() {
+                    self.schedule(self.now, Event::Up(link));
+                }
+            }
+            Action::Notice(_) | Action::Forward(_) => {}
+            other => self.breaks(Broken {
+                promise: Promise::WellFormed,
+                what: format!("nobody outside can perform {other:?}"),
+            }),
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId, how: Close) {
+        let Some(link) = self.by_id.get(&id).copied() else { return };
+        self.digest.number(0xC105E);
+        self.look_for_drops();
+        let client = self.links[link].client;
+        if !self.links[link].closing {
+            self.links[link].closing = true;
+            self.note(Some(client), Kind::Note, || format!("the broker closes the connection ({how:?})"));
+            let timeout = u64::from(self.config.connect_timeout_ms) * 1_000;
+            let check = self.model.closes(self.now, link, timeout);
+            self.check(check);
+        }
+        match how {
+            Close::Finish => {
+                let due = self.links[link].down.close(self.now);
+                self.schedule(due, Event::Down(link));
+            }
+            Close::Drop => self.disconnected(id, Disconnect::Closed),
+        }
+    }
+
+    /// Sends what one connection has to say. False: nobody has.
+    fn transmit(&mut self) -> bool {
+        self.look_for_drops();
+        let Some(transmit) = self.broker.as_mut().and_then(culex_core::Broker::poll_transmit) else {
+            return false;
+        };
+        let id = transmit.id();
+        let mut bytes = Vec::with_capacity(transmit.len());
+        transmit.chunks().for_each(|chunk| bytes.extend_from_slice(chunk));
+        let offered = bytes.len();
+        let Some(link) = self.by_id.get(&id).copied() else {
+            transmit.written(offered);
+            return true;
+        };
+        let room = self.clients[self.links[link].client].plan.socket_bytes;
+        bytes.truncate(room.saturating_sub(self.links[link].down.bytes));
+        transmit.written(bytes.len());
+        self.digest.number(link as u64);
+        self.digest.bytes(&bytes);
+        // Acknowledgements may go beyond the limit, by as much as one packet.
+        let limit = (self.config.outbox_bytes_max + 2 * self.config.packet_size_max + 65_536) as usize;
+        if offered > limit {
+            let what = format!("{offered} bytes wait to be written, the limit is {limit}");
+            self.breaks(Broken { promise: Promise::Bounded, what });
+        }
+        if bytes.len() < offered {
+            self.links[link].full = true;
+            self.model.clogged(link);
+        }
+        self.sees_coming_out(link, &bytes);
+        for due in self.links[link].down.write(self.now, &bytes) {
+            self.schedule(due, Event::Down(link));
+        }
+        true
+    }
+
+    fn sees_coming_out(&mut self, link: usize, bytes: &[u8]) {
+        let client = self.links[link].client;
+        let version = self.clients[client].plan.version;
+        self.links[link].coming_out.extend_from_slice(bytes);
+        loop {
+            let begun = std::mem::take(&mut self.links[link].coming_out);
+            let Ok(Some(length)) = frame_length(&begun) else {
+                self.links[link].coming_out = begun;
+                return;
+            };
+            let Some(packet) = decode(&begun[..length], version) else {
+                let what = format!("client {client} was sent {:02X?}", &begun[..length]);
+                return self.breaks(Broken { promise: Promise::WellFormed, what });
+            };
+            self.note(Some(client), Kind::Out, || short(&packet));
+            let check = self.model.comes_out(self.now, link, &packet);
+            self.check(check);
+            self.links[link].coming_out = begun[length..].to_vec();
+        }
+    }
+
+    fn asked(&mut self, ticket: Ticket, query: &Query) {
+        self.asked += 1;
+        let mut random = self.random.fork(self.asked << 8);
+        let connecting = matches!(query, Query::Authenticate(_));
+        let dice = random.below(100);
+        let allow = self.settling || dice < if connecting { 90 } else { 75 };
+        let answer = if allow { Answer::Allow } else { Answer::Deny(ReasonCode::NotAuthorized) };
+        let number = self.asked;
+        self.tickets.insert(number, (ticket, answer));
+        let never = !self.settling && dice >= 96;
+        if !never {
+            let wait = if self.settling || random.percent(30) { 0 } else { random.below(300_000) };
+            self.schedule(self.now + wait, Event::Answer(number));
+        }
+    }
+
+    pub(super) fn answer(&mut self, number: u64) {
+        let Some((ticket, answer)) = self.tickets.remove(&number) else { return };
+        let now = self.clock();
+        self.inputs += 1;
+        if let Some(broker) = &mut self.broker {
+            self.model.seen_ticket();
+            broker.complete(now, ticket, answer);
+        }
+    }
+
+    pub(super) fn sync(&mut self, life: u64) {
+        if life != self.disk.life {
+            return;
+        }
+        self.disk.writing = std::mem::take(&mut self.disk.pending);
+        self.schedule(self.now + self.disk.sync_us, Event::Synced(life));
+    }
+
+    pub(super) fn synced(&mut self, life: u64) {
+        if life != self.disk.life {
+            return;
+        }
+        let now = self.clock();
+        let Some(broker) = &mut self.broker else { return };
+        self.inputs += 1;
+        let writing = std::mem::take(&mut self.disk.writing);
+        let (first, last) = match (writing.first(), writing.last()) {
+            (Some((first, _)), Some((last, _))) => (*first, *last),
+            _ => (LogSeq(0), LogSeq(0)),
+        };
+        if std::mem::take(&mut self.disk.fail_next) {
+            broker.commit_failed(now, first);
+            self.model.store_failed();
+            self.note(None, Kind::Fault, || "the sync failed".into());
+            // Some of it may be there after all.
+            self.disk.writing = writing;
+            return self.schedule(self.now + 1_000_000, Event::Kill(100_000));
+        }
+        self.disk.log.extend(writing.into_iter().map(|(_, record)| record));
+        broker.committed(now, last);
+        self.disk.busy = !self.disk.pending.is_empty();
+        if self.disk.busy {
+            self.schedule(self.now, Event::Sync(life));
+        } else {
+            self.model.all_durable();
+        }
+    }
+
+    /// The broker dies. Of what was not synced any prefix is on the disk.
+    pub(super) fn kill(&mut self, down_us: u64) {
+        if self.broker.take().is_none() {
+            return;
+        }
+        self.model.crashed(self.now);
+        self.note(None, Kind::Fault, || "the broker is killed".into());
+        self.disk.life += 1;
+        let mut random = self.random.fork(self.disk.life << 24);
+        let unsynced: Vec<_> = self.disk.writing.drain(..).chain(self.disk.pending.drain(..)).collect();
+        let kept = random.below(unsynced.len() as u64 + 1) as usize;
+        self.disk.log.extend(unsynced.into_iter().take(kept).map(|(_, record)| record));
+        self.disk.busy = false;
+        self.disk.fail_next = false;
+        self.tickets.clear();
+        self.by_id.clear();
+        for link in 0..self.links.len() {
+            if self.links[link].id.take().is_some() {
+                let due = self.links[link].down.close(self.now);
+                self.schedule(due, Event::Down(link));
+            }
+        }
+        self.schedule(self.now + down_us, Event::Start);
+    }
+
+    pub(super) fn restart(&mut self) {
+        if self.broker.is_none() {
+            self.note(None, Kind::Note, || "the broker is back".into());
+            self.model.restarted(self.now);
+            self.start();
+        }
+    }
+}
+
+/// A packet, if these bytes are one of this version.
+pub(super) fn decode(bytes: &[u8], version: Version) -> Option<Packet<'_>> {
+    match culex_core::packet::frame(bytes, u32::MAX).ok()? {
+        culex_core::packet::Framed::Whole { frame, .. } => {
+            let frame: Frame<'_> = frame;
+            Packet::decode(&frame, version).ok()
+        }
+        culex_core::packet::Framed::Partial { .. } => None,
+    }
+}
+
+/// A packet in one short line.
+pub(super) fn short(packet: &Packet<'_>) -> String {
+    let name = |payload: &[u8]| String::from_utf8_lossy(&payload[..payload.len().min(6)]).into_owned();
+    match packet {
+        Packet::Connect(connect) => {
+            let will =
+                connect.will.as_ref().map(|will| format!(" will {} to {}", name(will.payload), will.topic));
+            let clean = if connect.clean_start { " clean" } else { "" };
+            format!("CONNECT{clean}{}", will.unwrap_or_default())
+        }
+        Packet::Connack(connack) => {
+            let present = if connack.session_present { ", session present" } else { "" };
+            format!("CONNACK {:?}{present}", connack.reason)
+        }
+        Packet::Publish(publish) => {
+            let id = publish.packet_id.map(|id| format!(" #{id}")).unwrap_or_default();
+            let (dup, retain) =
+                (if publish.dup { " dup" } else { "" }, if publish.retain { " retain" } else { "" });
+            let (qos, topic) = (publish.qos as u8, &publish.topic);
+            format!("PUBLISH q{qos}{id}{dup}{retain} {topic}: {}", name(&publish.payload))
+        }
+        Packet::Puback(ack) => format!("PUBACK #{} {:?}", ack.packet_id, ack.reason),
+        Packet::Pubrec(ack) => format!("PUBREC #{} {:?}", ack.packet_id, ack.reason),
+        Packet::Pubrel(ack) => format!("PUBREL #{}", ack.packet_id),
+        Packet::Pubcomp(ack) => format!("PUBCOMP #{}", ack.packet_id),
+        Packet::Subscribe(subscribe) => {
+            let filters: Vec<String> = subscribe
+                .filters
+                .iter()
+                .map(|(filter, options)| format!("{filter} q{}", options.qos as u8))
+                .collect();
+            format!("SUBSCRIBE #{} {}", subscribe.packet_id, filters.join(", "))
+        }
+        Packet::Suback(suback) => format!("SUBACK #{} {:02X?}", suback.packet_id, suback.reasons),
+        Packet::Unsubscribe(unsubscribe) => {
+            let filters: Vec<&str> = unsubscribe.filters.iter().collect();
+            format!("UNSUBSCRIBE #{} {}", unsubscribe.packet_id, filters.join(", "))
+        }
+        Packet::Unsuback(unsuback) => format!("UNSUBACK #{}", unsuback.packet_id),
+        Packet::Disconnect(disconnect) => format!("DISCONNECT {:?}", disconnect.reason),
+        Packet::Pingreq => "PINGREQ".into(),
+        Packet::Pingresp => "PINGRESP".into(),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,122 @@
+//! The end of the story: faults stop, everybody who has a session comes back, what was on its way arrives. Then the
+//! accounts are closed.
+
+use super::{Event, World};
+use crate::client::{Client, Wishes};
+use crate::model::{Broken, Promise};
+use crate::script::{Plan, Profile, Wish};
+use culex_core::packet::{QoS, Version};
+
+/// The topics of all scripts, which a newcomer looks at in the end.
+const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b", "b/c", "c"];
+
+impl World<'_> {
+    pub(super) fn settle(&mut self, part: u8) {
+        match part {
+            0 => self.calm_down(),
+            1 => self.come_back(),
+            2 => self.close_accounts(),
+            3 => self.look_around(),
+            4 => self.leave(),
+            _ => self.nothing_is_left(),
+        }
+    }
+
+    fn calm_down(&mut self) {
+        self.settling = true;
+        self.frozen_until = 0;
+        self.disk.sync_us = 1_000;
+        self.disk.fail_next = false;
+        for client in &mut self.clients {
+            client.stalled_until = 0;
+            client.plan.latency_ms = 0;
+        }
+        let numbers: Vec<u64> = self.tickets.keys().copied().collect();
+        for number in numbers {
+            self.schedule(self.now, Event::Answer(number));
+        }
+        if self.model.is_failed() {
+            // A store that failed stays so until the broker is started anew.
+            self.schedule(self.now + 1_000_000, Event::Kill(100_000));
+        }
+        self.schedule(self.now + 10_000_000, Event::Settle(1));
+    }
+
+    fn come_back(&mut self) {
+        for (client, wishes) in self.persistent() {
+            if !self.clients[client].connected {
+                self.connect(client, wishes);
+            }
+        }
+        self.schedule(self.now + 60_000_000, Event::Settle(2));
+    }
+
+    fn close_accounts(&mut self) {
+        let calm = self.script.profile == Profile::Calm;
+        let check = self.model.settles(calm, &self.clients.iter().filter_map(|client| client.link).collect());
+        self.check(check);
+        for (id, link) in &self.by_id {
+            let credit = self.broker.as_ref().map_or(1, |broker| broker.read_credit(*id));
+            if credit == 0 {
+                let what = format!("connection {link} is still not read");
+                return self.breaks(Broken { promise: Promise::NotStuck, what });
+            }
+        }
+        if let Some((number, (ticket, _))) = self.tickets.first_key_value() {
+            let what = format!("question {number} ({ticket:?}) was neither answered nor withdrawn");
+            return self.breaks(Broken { promise: Promise::TicketsResolved, what });
+        }
+        let observer = Plan {
+            version: Version::V5,
+            keep_alive_s: 0,
+            receive_maximum: 65_535,
+            topic_alias_maximum: 0,
+            ack_ms: 0,
+            latency_ms: 0,
+            socket_bytes: 1 << 20,
+        };
+        let index = self.clients.len();
+        self.clients.push(Client::new(observer, "observer".into()));
+        if let Some(trace) = &mut self.trace {
+            trace.clients.push("observer".into());
+        }
+        self.connect(index, Wishes { clean: true, expiry_s: 0, will: None });
+        self.schedule(self.now + 1_000_000, Event::Settle(3));
+    }
+
+    fn look_around(&mut self) {
+        let index = self.clients.len() - 1;
+        let everything = Wish {
+            filter: "#",
+            qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+        };
+        let bytes = self.clients[index].subscribe(&[everything], 0);
+        self.client_writes(index, &bytes);
+        self.schedule(self.now + 5_000_000, Event::Settle(4));
+    }
+
+    fn leave(&mut self) {
+        if !self.model.has_dropped() {
+            let check = self.model.finds(&TOPICS, &self.found.clone());
+            self.check(check);
+        }
+        for client in 0..self.clients.len() {
+            self.say_goodbye(client, false);
+        }
+        self.schedule(self.now + 30_000_000, Event::Settle(5));
+    }
+
+    fn nothing_is_left(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        let (connections, vanished) = (broker.connections(), self.by_id.len());
+        if connections != vanished {
+            let what = format!("{connections} connections, {vanished} were never reported as gone");
+            self.breaks(Broken { promise: Promise::NothingLeft, what });
+        }
+        // What is still to come is timers of the future: the story ends here.
+        self.events.clear();
+    }
+}
