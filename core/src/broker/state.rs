@@ -73,6 +73,10 @@ pub(crate) struct State {
     pub(crate) shutting_down: bool,
     /// Records of an earlier machine are being applied: they are stored already.
     pub(crate) restoring: bool,
+    /// The chain keeps a log.
+    pub(crate) durable: bool,
+    /// Where in `out` the record of the relay that is being performed is.
+    pub(crate) relay_record: Option<usize>,
     /// The Client Identifier of a record that no session belongs to.
     pub(crate) unknown: Option<Box<str>>,
     /// Connections the adapter reported as gone whose last packets still wait for an answer.
@@ -126,6 +130,8 @@ impl State {
             receivers: Vec::new(),
             shutting_down: false,
             restoring: false,
+            durable: false,
+            relay_record: None,
             unknown: None,
             departed: 0,
         }
