@@ -308,6 +308,8 @@ impl SessionManager {
             }
             record => match record.client_id().and_then(|client_id| self.find(client_id)) {
                 Some(session) => Some(session),
+                // The session ended, and the will with it.
+                None if matches!(record, Record::WillGone { .. }) => return,
                 None => {
                     cx.state.unknown = record.client_id().map(Into::into);
                     return;
