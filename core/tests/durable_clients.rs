@@ -64,7 +64,9 @@ impl Client {
     }
 
     fn send(&self, bench: &mut Bench, at: usize, dup: bool) {
-        let (Some(to), (packet_id, qos, payload, released)) = (self.connection, self.sending[at]) else { return };
+        let (Some(to), (packet_id, qos, payload, released)) = (self.connection, self.sending[at]) else {
+            return;
+        };
         if released {
             return bench.acknowledge(to, PacketType::Pubrel, packet_id);
         }
@@ -96,7 +98,9 @@ impl Client {
                 }
             }
             Packet::Suback(_) => self.subscribed = true,
-            Packet::Puback(ack) => self.sending.retain(|(id, qos, ..)| *id != ack.packet_id.get() || *qos != Q1),
+            Packet::Puback(ack) => {
+                self.sending.retain(|(id, qos, ..)| *id != ack.packet_id.get() || *qos != Q1)
+            }
             Packet::Pubrec(ack) => {
                 let is_it = |(id, ..): &&mut (u16, QoS, u32, bool)| *id == ack.packet_id.get();
                 if let Some(sending) = self.sending.iter_mut().find(is_it) {

@@ -7,7 +7,6 @@ use culex_core::testing::*;
 use culex_core::{Config, ConnectionId, LogSeq, Record, Stack};
 use proptest::prelude::*;
 
-
 fn qos(number: u8) -> QoS {
     QoS::from_bits(number % 3).unwrap()
 }

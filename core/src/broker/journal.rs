@@ -2,7 +2,7 @@
 
 use super::{Broker, Cx, Effect, Identifiers, Recipient, Record, Relayed, Settled};
 use crate::broker::{Action, What};
-use crate::id::{LogSeq, SessionId};
+use crate::id::{ConnectionId, LogSeq, SessionId};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
 use alloc::boxed::Box;
@@ -44,8 +44,13 @@ impl Cx<'_> {
         if !self.durable() {
             return None;
         }
-        let client_id = self.session(session)?.client_id.clone();
-        Some(self.store(record(client_id)))
+        let record = record(self.session(session)?.client_id.clone());
+        let over = matches!(record, Record::SessionEnded { .. } | Record::WillGone { .. });
+        let seq = self.store(record);
+        if over {
+            self.state.over = seq;
+        }
+        Some(seq)
     }
 
     /// The record of the relay of a message, if the chain keeps a log: one for all that comes of it, so that no crash
@@ -102,8 +107,21 @@ impl Cx<'_> {
 
     /// The relay of the message settles something.
     pub(crate) fn journal_settled(&mut self, message: &Message, settled: Settled) {
-        if let Some((_, relayed)) = self.relayed(message) {
+        let over = matches!(settled, Settled::Will { .. });
+        if let Some((seq, relayed)) = self.relayed(message) {
             relayed.settled = settled;
+            if over {
+                self.state.over = seq;
+            }
+        }
+    }
+
+    /// Makes CONNACK wait until all sessions and wills that are over are so after a crash, too: its client may have had
+    /// one of them, and if its new session is not stored nothing else says so.
+    pub(crate) fn wait_for_endings(&mut self, id: ConnectionId) {
+        let over = self.state.over;
+        if let Some(connection) = self.state.connections.get_mut(id) {
+            connection.stored = connection.stored.max(over);
         }
     }
 

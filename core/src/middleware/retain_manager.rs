@@ -40,13 +40,12 @@ impl Middleware for RetainManager {
                     RetainHandling::Never => false,
                 };
                 if wanted && topic.share.is_none() {
-                    if topic.options.qos > QoS::AtMostOnce {
-                        // Before SUBACK is made, which waits for it: what it promises outlives a crash.
-                        let filter = topic.filter.clone();
-                        cx.journal(topic.session, |client_id| Record::Page {
-                            client_id,
-                            filter,
-                            after: None,
+                    // Before SUBACK is made, which waits for it: what it promises outlives a crash.
+                    let (filter, kept) = (&topic.filter, topic.options.qos > QoS::AtMostOnce);
+                    if kept || subscribed.existed {
+                        cx.journal(topic.session, |client_id| match kept {
+                            true => Record::Page { client_id, filter: filter.clone(), after: None },
+                            false => Record::PageEnded { client_id, filter: filter.clone() },
                         });
                     }
                     // Behind SUBACK, as clients like it.
