@@ -165,6 +165,11 @@ impl Message {
         Self::keep(&Publication { expires, ..self.publication() })
     }
 
+    /// Whether this is the same message, not only an equal one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The borrowed form.
     #[must_use]
     pub fn publication(&self) -> Publication<'_> {

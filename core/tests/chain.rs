@@ -75,7 +75,7 @@ impl Middleware for Tap {
             session: self.0,
             qos: Q0,
             retain: false,
-            paged: false,
+            source: Default::default(),
             identifiers: Default::default(),
         };
         cx.emit(Action::Forward(culex_core::Forward { what: What::Current, receivers: vec![receiver] }));

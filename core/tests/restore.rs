@@ -19,12 +19,13 @@ fn records() -> Vec<Record> {
     };
     let offline = |payload| {
         let message = message("a", payload, false);
-        Record::Offline { client_id: client_id(), message, qos: QoS::AtLeastOnce }
+        let identifiers = Default::default();
+        Record::Queued { client_id: client_id(), message, qos: QoS::AtLeastOnce, retain: false, identifiers }
     };
     vec![
         Record::Retained(message("r/1", "kept", true)),
         Record::Retained(message("r/2", "gone", true)),
-        Record::Session { client_id: client_id(), expiry: 60 },
+        Record::Session { client_id: client_id(), expiry: 60, left: None },
         subscription("a"),
         subscription("b"),
         Record::Unsubscription { client_id: client_id(), filter: "b".into() },

@@ -114,8 +114,44 @@ pub enum Action {
         session: SessionId,
     },
 
-    /// Applies a record of an earlier machine: SessionManager knows whose it is, the backend what it says.
-    Restore(Box<Record>),
+    /// A session got a connection, which is not answered yet: CONNACK waits until what comes of this is durable.
+    SessionAttached {
+        /// The session.
+        session: SessionId,
+        /// Its connection.
+        connection: ConnectionId,
+    },
+    /// The head of a session's queue is gone, and was not sent.
+    Dropped {
+        /// The session.
+        session: SessionId,
+    },
+    /// All retained messages for a subscription were sent.
+    RetainedSent {
+        /// The session.
+        session: SessionId,
+        /// The Topic Filter of the subscription.
+        filter: Box<str>,
+    },
+    /// A message in flight may be sent: its record is durable.
+    Deliver {
+        /// The session.
+        session: SessionId,
+        /// The Packet Identifier of the message.
+        packet_id: PacketId,
+    },
+    /// Applies a record of an earlier machine: whoever owns what it is about takes it up.
+    Restore {
+        /// Whose record it is: SessionManager finds out, and sends it round again.
+        session: Option<SessionId>,
+        /// The record.
+        record: Box<Record>,
+    },
+    /// All records of an earlier machine were applied: this session goes on, without a connection.
+    SessionRestored {
+        /// The session.
+        session: SessionId,
+    },
 
     /// Make `record` durable, then report `committed(seq)`.
     Store {
@@ -199,13 +235,15 @@ pub struct Relay {
     pub ack: Option<RelayAck>,
     /// Pass it on only when everything stored so far for its connection is durable.
     pub gated: bool,
+    /// The Packet Identifier its publisher gave a QoS 2 message.
+    pub inbound: Option<PacketId>,
 }
 
 impl Relay {
     /// The relay of a message that nobody waits for.
     #[must_use]
     pub fn of(message: Message, publisher: Option<SessionId>) -> Self {
-        Self { what: What::Kept(message), publisher, ack: None, gated: false }
+        Self { what: What::Kept(message), publisher, ack: None, gated: false, inbound: None }
     }
 }
 
@@ -249,10 +287,22 @@ pub struct Receiver {
     pub qos: QoS,
     /// RETAIN flag of the delivery.
     pub retain: bool,
-    /// The delivery comes from the session's queue or from a retained page: it does not queue behind them.
-    pub paged: bool,
+    /// Where the message comes from.
+    pub source: Source,
     /// The Subscription Identifiers to send along.
     pub identifiers: Identifiers,
+}
+
+/// Where the message of a delivery comes from.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It was just relayed: it queues behind what waits for the session already.
+    #[default]
+    Relay,
+    /// The session's queue.
+    Queue,
+    /// The retained messages for a new subscription.
+    Retained,
 }
 
 /// Subscription Identifiers of one delivery: mostly none or one.
@@ -308,6 +358,8 @@ pub struct Queued {
     pub retain: bool,
     /// Subscription Identifiers of the delivery.
     pub identifiers: Identifiers,
+    /// Where the message comes from: from the queue, if a delivery could not be made after all.
+    pub source: Source,
 }
 
 /// See [`Action::Reply`].

@@ -4,10 +4,12 @@ mod action;
 mod close;
 mod cx;
 mod input;
+mod journal;
 mod park;
 mod publish_image;
 mod query;
 mod receive;
+mod record;
 mod restore;
 mod state;
 mod stats;
@@ -16,14 +18,16 @@ mod transmit;
 mod work;
 
 pub use action::{
-    Action, Close, Forward, Identifiers, OpenSession, Queued, Receiver, Relay, RelayAck, Reply,
+    Action, Close, Forward, Identifiers, OpenSession, Queued, Receiver, Relay, RelayAck, Reply, Source,
     SubscribeTopic, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
 };
 pub use cx::Cx;
 pub use input::{Disconnect, Input, Peer, Refused};
+pub(crate) use journal::ToSession;
 pub(crate) use park::Parked;
 pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
-pub use query::{Access, Answer, Credentials, Notice, Origin, Query, Record, ShardMessage};
+pub use query::{Access, Answer, Credentials, Notice, Origin, Query, ShardMessage};
+pub use record::{BadRecord, Effect, Recipient, Record, Relayed, Settled};
 pub use restore::{RestoreError, Restored};
 pub use stats::Stats;
 pub use timers::{Owner, TimerId};
@@ -75,6 +79,7 @@ impl Broker {
     pub fn new(config: Arc<Config>, mut stack: Stack, seed: Seed, now: Now) -> Self {
         stack.seal();
         let mut broker = Self { state: State::new(config, seed, now), stack };
+        broker.state.durable = broker.stack.listener(Hooks::STORE_INDEX, 0).is_some();
         for part in 0..broker.stack.len() as u8 {
             broker.stack.part(part).install(&mut Cx { state: &mut broker.state, current: None, part });
         }
@@ -249,6 +254,8 @@ impl Broker {
             subscriptions: 0,
             paging: false,
             program: true,
+            stored: false,
+            left: None,
         });
         let options = SubscriptionOptions { qos: crate::packet::QoS::ExactlyOnce, ..Default::default() };
         self.state.work.push(Action::SubscribeTopic(Box::new(SubscribeTopic {
@@ -304,6 +311,8 @@ impl Broker {
     /// The next thing to be done outside.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
+        // What leaves is complete.
+        self.state.relay_record = None;
         if let Some(action) = self.state.out.pop_front() {
             if self.state.out.len() == self.state.config.actions_max as usize {
                 self.unstall_all();
@@ -338,5 +347,6 @@ impl Broker {
         self.state.now = now;
         self.state.arrived = now.wall;
         self.state.from = from;
+        self.state.relay_record = None;
     }
 }

@@ -185,53 +185,6 @@ pub enum Notice {
     Dropped(u64),
 }
 
-/// What a durable backend stores: enough to make the state at any prefix of the log.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Record {
-    /// A session exists.
-    Session {
-        /// Its Client Identifier.
-        client_id: Box<str>,
-        /// Its Session Expiry Interval in seconds.
-        expiry: u32,
-    },
-    /// A session ended.
-    SessionEnded {
-        /// Its Client Identifier.
-        client_id: Box<str>,
-    },
-    /// A session subscribed.
-    Subscription {
-        /// Its Client Identifier.
-        client_id: Box<str>,
-        /// The Topic Filter as the client sent it.
-        filter: Box<str>,
-        /// The options byte.
-        options: u8,
-        /// The Subscription Identifier, 0: none.
-        identifier: u32,
-    },
-    /// A session unsubscribed.
-    Unsubscription {
-        /// Its Client Identifier.
-        client_id: Box<str>,
-        /// The Topic Filter as the client sent it.
-        filter: Box<str>,
-    },
-    /// The retained message of its topic; an empty payload removes it.
-    Retained(Message),
-    /// A message was appended to a session's queue.
-    Offline {
-        /// The session's Client Identifier.
-        client_id: Box<str>,
-        /// The message.
-        message: Message,
-        /// The QoS of the delivery.
-        qos: QoS,
-    },
-}
-
 /// What one shard tells another.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -73,6 +73,12 @@ pub(crate) struct State {
     pub(crate) shutting_down: bool,
     /// Records of an earlier machine are being applied: they are stored already.
     pub(crate) restoring: bool,
+    /// The chain keeps a log.
+    pub(crate) durable: bool,
+    /// The last record of a session or will that is over.
+    pub(crate) over: LogSeq,
+    /// Where in `out` the record of the relay that is being performed is.
+    pub(crate) relay_record: Option<usize>,
     /// The Client Identifier of a record that no session belongs to.
     pub(crate) unknown: Option<Box<str>>,
     /// Connections the adapter reported as gone whose last packets still wait for an answer.
@@ -126,6 +132,9 @@ impl State {
             receivers: Vec::new(),
             shutting_down: false,
             restoring: false,
+            durable: false,
+            over: LogSeq(0),
+            relay_record: None,
             unknown: None,
             departed: 0,
         }

@@ -144,12 +144,18 @@ impl Broker {
             }
             Action::WantRoom { session } => self.want_room(session),
             // Announcements: everybody has heard them.
-            Action::SessionOpened { .. }
+            Action::SessionAttached { .. }
+            | Action::SessionOpened { .. }
             | Action::CleanDisconnect { .. }
             | Action::UncleanDisconnect { .. }
             | Action::TopicSubscribed(_)
             | Action::TopicUnsubscribed(_)
-            | Action::Room { .. } => {}
+            | Action::Room { .. }
+            | Action::RetainedSent { .. }
+            | Action::Dropped { .. }
+            | Action::Deliver { .. }
+            | Action::Restore { .. }
+            | Action::SessionRestored { .. } => {}
             Action::Relay(relay @ Relay { what: What::Current, .. }) => {
                 if let Some(what) = self.keep(current) {
                     self.state.out.push_back(Action::Relay(Relay { what, ..relay }));

@@ -1,9 +1,10 @@
 //! The middleware `InboundManager`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx, Relay, RelayAck, Reply, What};
+use crate::broker::{Action, Cx, Record, Relay, RelayAck, Reply, Settled, What};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
+use crate::message::Message;
 use crate::packet::{Ack, PacketId, PacketType, Publish, QoS, ReasonCode, Version};
 use crate::topic::is_topic_name;
 use alloc::borrow::Cow;
@@ -12,13 +13,15 @@ use alloc::vec::Vec;
 
 /// Messages coming in: QoS 1 and 2 from the receiver's side.
 ///
-/// * **listens**: PUBLISH, PUBREL, session ended
+/// * **listens**: PUBLISH, PUBREL, session ended, restore, session restored
 /// * **emits**: relay, PUBACK, PUBREC, PUBCOMP (gated), store inbound
 /// * **owns**: the Packet Identifiers of QoS 2 messages between PUBLISH and PUBREL
 #[derive(Debug, Default)]
 pub struct InboundManager {
     /// Sorted; a session that uses no QoS 2 owns nothing.
     held: Table<SessionId, Vec<PacketId>>,
+    /// After a restart: messages that were accepted but not relayed, in their order.
+    owed: Table<SessionId, Vec<(PacketId, Message)>>,
 }
 
 impl Middleware for InboundManager {
@@ -27,7 +30,7 @@ impl Middleware for InboundManager {
     }
 
     fn wants(&self) -> Hooks {
-        Hooks::PUBLISH | Hooks::PUBREL | Hooks::SESSION_ENDED
+        Hooks::PUBLISH | Hooks::PUBREL | Hooks::SESSION_ENDED | Hooks::RESTORE | Hooks::SESSION_RESTORED
     }
 
     fn publish(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Publish<'_>) -> Flow {
@@ -37,7 +40,7 @@ impl Middleware for InboundManager {
         if let Some(flow) = check(cx, version, packet) {
             return flow;
         }
-        let mut relay = Relay { what: What::Current, publisher, ack: None, gated: false };
+        let mut relay = Relay { what: What::Current, publisher, ack: None, gated: false, inbound: None };
         let Some(session) = publisher else {
             // Only where the part is missing that lets nobody publish before CONNECT.
             return Flow::Violation(Violation::protocol("MQTT-3.1.0-1"));
@@ -82,6 +85,7 @@ impl Middleware for InboundManager {
             // Passed on only once it is certain that a repetition will be recognized.
             cx.emit(Action::StoreInbound { session, packet_id, held: true });
             relay.gated = true;
+            relay.inbound = Some(packet_id);
         }
         cx.emit(Action::Relay(relay));
         Flow::Done
@@ -109,11 +113,80 @@ impl Middleware for InboundManager {
         Flow::Done
     }
 
-    fn action(&mut self, _: &mut Cx<'_>, action: &mut Action) -> Flow {
-        if let Action::SessionEnded { session } = action {
-            self.held.remove(*session);
+    fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
+        match action {
+            Action::SessionEnded { session } => {
+                self.held.remove(*session);
+                self.owed.remove(*session);
+            }
+            Action::SessionRestored { session } => self.relay_owed(cx, *session),
+            Action::Restore { session: Some(session), record } => self.restore(*session, record),
+            _ => {}
         }
         Flow::Next
+    }
+
+    fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {
+        let Some((session, state)) = session.and_then(|id| Some((id, cx.session(id)?))) else { return };
+        if !state.stored {
+            return;
+        }
+        let client_id = &state.client_id;
+        let held = self.held.get(session).map_or(&[][..], Vec::as_slice);
+        let mut waiting = cx.gated_relays(session);
+        waiting.extend(self.owed.get(session).into_iter().flatten().cloned());
+        for (packet_id, message) in &waiting {
+            let (client_id, message) = (client_id.clone(), Some(message.clone()));
+            each(Record::Inbound { client_id, packet_id: *packet_id, message });
+            if held.binary_search(packet_id).is_err() {
+                let client_id = state.client_id.clone();
+                each(Record::InboundGone { client_id, packet_id: *packet_id });
+            }
+        }
+        for packet_id in held.iter().filter(|held| waiting.iter().all(|(packet_id, _)| packet_id != *held)) {
+            let client_id = client_id.clone();
+            each(Record::Inbound { client_id, packet_id: *packet_id, message: None });
+        }
+    }
+}
+
+impl InboundManager {
+    /// What was accepted is relayed, though nobody waits for an answer any more: its client will ask again.
+    fn relay_owed(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        for (packet_id, message) in self.owed.remove(session).into_iter().flatten() {
+            let relay = Relay::of(message, Some(session));
+            cx.emit(Action::Relay(Relay { inbound: Some(packet_id), ..relay }));
+        }
+    }
+
+    fn restore(&mut self, session: SessionId, record: &Record) {
+        match record {
+            Record::Inbound { packet_id, message, .. } => {
+                let held = self.held.get_or_insert_with(session, Vec::new);
+                if let Err(at) = held.binary_search(packet_id) {
+                    held.insert(at, *packet_id);
+                }
+                if let Some(message) = message {
+                    self.owed.get_or_insert_with(session, Vec::new).push((*packet_id, message.clone()));
+                }
+            }
+            Record::InboundGone { packet_id, .. } => {
+                if let Some(held) = self.held.get_mut(session)
+                    && let Ok(at) = held.binary_search(packet_id)
+                {
+                    held.remove(at);
+                }
+            }
+            Record::Relayed(relayed) => {
+                if let (Settled::Inbound { packet_id, .. }, Some(owed)) =
+                    (&relayed.settled, self.owed.get_mut(session))
+                    && let Some(at) = owed.iter().position(|(owed, _)| owed == packet_id)
+                {
+                    owed.remove(at);
+                }
+            }
+            _ => {}
+        }
     }
 }
 

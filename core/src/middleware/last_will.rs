@@ -1,16 +1,18 @@
 //! The middleware `LastWill`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx, Owner, Relay, TimerId};
+use crate::broker::{Action, Cx, Owner, Record, Relay, Settled, TimerId};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Connect, PropertyId, QoS, ReasonCode, Version};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Wills: kept from CONNECT on, published when they are owed.
 ///
-/// * **listens**: CONNECT, session opened, clean and unclean disconnect, session ended, closed, timer
+/// * **listens**: CONNECT, session attached, session opened, clean and unclean disconnect, session ended, restore, session
+///   restored, closed, timer
 /// * **emits**: relay (the will)
 /// * **owns**: the will of each session, and its delay
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ struct Will {
     /// Seconds; begins when the will is published.
     expiry_s: Option<u32>,
     delay_s: u32,
+    /// Its client was told that it is connected: from then on the will can be owed.
+    promised: bool,
 }
 
 impl Middleware for LastWill {
@@ -36,10 +40,13 @@ impl Middleware for LastWill {
 
     fn wants(&self) -> Hooks {
         Hooks::CONNECT
+            | Hooks::SESSION_ATTACHED
             | Hooks::SESSION_OPENED
             | Hooks::CLEAN_DISCONNECT
             | Hooks::UNCLEAN_DISCONNECT
             | Hooks::SESSION_ENDED
+            | Hooks::RESTORE
+            | Hooks::SESSION_RESTORED
             | Hooks::CLOSED
     }
 
@@ -70,28 +77,31 @@ impl Middleware for LastWill {
         });
         let expiry_s = will.properties.message_expiry_interval();
         let delay_s = will.properties.will_delay_interval().unwrap_or(0);
-        self.offered.insert(from, Will { message, expiry_s, delay_s });
+        self.offered.insert(from, Will { message, expiry_s, delay_s, promised: false });
         Flow::Next
     }
 
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match *action {
-            Action::SessionOpened { session, connection, .. } => {
-                // Back before the delay was over: it is not sent [MQTT-3.1.3-9].
-                self.forget(cx, session);
-                if let Some(will) = self.offered.remove(connection) {
-                    self.wills.insert(session, will);
+            Action::SessionAttached { session, connection } => self.attached(cx, session, connection),
+            Action::SessionOpened { session, .. } => {
+                if let Some(will) = self.wills.get_mut(session) {
+                    will.promised = true;
                 }
             }
             // [MQTT-3.1.2-10]: a normal DISCONNECT discards it.
-            Action::CleanDisconnect { session, reason: ReasonCode::Success } => {
-                drop(self.forget(cx, session))
-            }
+            Action::CleanDisconnect { session, reason: ReasonCode::Success } => self.discard(cx, session),
             Action::CleanDisconnect { session, .. } | Action::UncleanDisconnect { session } => {
-                self.owed(cx, session);
+                if self.wills.get(session).is_some_and(|will| will.promised) {
+                    self.owed(cx, session);
+                } else {
+                    self.discard(cx, session);
+                }
             }
             // [MQTT-3.1.3-9]: when the session ends, whatever delay is left.
             Action::SessionEnded { session } => self.publish(cx, session),
+            Action::SessionRestored { session } => self.owed(cx, session),
+            Action::Restore { session: Some(session), ref record } => self.restore(cx, session, record),
             _ => {}
         }
         Flow::Next
@@ -107,16 +117,41 @@ impl Middleware for LastWill {
             self.publish(cx, session);
         }
     }
+
+    fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {
+        let Some(session) = session else { return };
+        if let (Some(will), Some(state)) = (self.wills.get(session), cx.session(session)) {
+            each(will.record(state.client_id.clone()));
+        }
+    }
 }
 
 impl LastWill {
+    /// A new connection: what an earlier one left behind is not sent [MQTT-3.1.3-9]. The will is stored before CONNACK,
+    /// also of a session that is not.
+    fn attached(&mut self, cx: &mut Cx<'_>, session: SessionId, connection: ConnectionId) {
+        let earlier = self.forget(cx, session);
+        let Some(will) = self.offered.remove(connection) else {
+            if earlier.is_some() {
+                cx.journal_client(session, |client_id| Record::WillGone { client_id });
+            }
+            return;
+        };
+        cx.journal_client(session, |client_id| will.record(client_id));
+        self.wills.insert(session, will);
+    }
+
     fn owed(&mut self, cx: &mut Cx<'_>, session: SessionId) {
         let Some(will) = self.wills.get(session) else { return };
-        if will.delay_s == 0 {
-            // [MQTT-3.1.2-8]
+        // [MQTT-3.1.2-8], [MQTT-3.1.3-9]
+        let left_ms = match cx.session(session) {
+            Some(state) => state.remaining_ms(will.delay_s, cx.now().wall),
+            None => 0,
+        };
+        if left_ms == 0 {
             return self.publish(cx, session);
         }
-        let at = cx.now().mono.plus_ms(u64::from(will.delay_s) * 1_000);
+        let at = cx.now().mono.plus_ms(left_ms);
         let timer = cx.arm(at, Owner::Session(session));
         if let Some(earlier) = self.delayed.insert(session, timer) {
             cx.cancel(earlier);
@@ -130,12 +165,55 @@ impl LastWill {
         self.wills.remove(session)
     }
 
+    fn discard(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        if self.forget(cx, session).is_some() {
+            cx.journal_client(session, |client_id| Record::WillGone { client_id });
+        }
+    }
+
     fn publish(&mut self, cx: &mut Cx<'_>, session: SessionId) {
         let Some(will) = self.forget(cx, session) else { return };
         let message = match will.expiry_s {
             Some(seconds) => will.message.with_expiry(Some(cx.now().wall.plus_seconds(seconds))),
             None => will.message,
         };
+        if cx.durable() {
+            // In one step with all that comes of it, or a crash between them would lose it or publish it twice.
+            if let Some(client_id) = cx.session(session).map(|state| state.client_id.clone()) {
+                cx.journal_settled(&message, Settled::Will { client_id });
+            }
+        }
         cx.emit(Action::Relay(Relay::of(message, Some(session))));
+    }
+
+    fn restore(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
+        match record {
+            Record::Will { message, expiry_s, delay_s, .. } => {
+                let (message, expiry_s, delay_s) = (message.clone(), *expiry_s, *delay_s);
+                self.wills.insert(session, Will { message, expiry_s, delay_s, promised: true });
+            }
+            Record::WillGone { .. } => self.gone(cx, session),
+            Record::Relayed(relayed) if matches!(relayed.settled, Settled::Will { .. }) => {
+                self.gone(cx, session);
+            }
+            // It was published or discarded before; what is left was never owed.
+            Record::SessionEnded { .. } => drop(self.forget(cx, session)),
+            _ => {}
+        }
+    }
+
+    /// A session that is not stored was there for its will only.
+    fn gone(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        self.forget(cx, session);
+        if cx.session(session).is_some_and(|state| !state.stored) {
+            cx.emit(Action::SessionEnded { session });
+        }
+    }
+}
+
+impl Will {
+    fn record(&self, client_id: Box<str>) -> Record {
+        let (message, expiry_s, delay_s) = (self.message.clone(), self.expiry_s, self.delay_s);
+        Record::Will { client_id, message, expiry_s, delay_s }
     }
 }

@@ -2,27 +2,29 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Forward, Identifiers, Owner, Queued, Receiver, Relay, SubscribeTopic, TopicSubscribed,
-    TopicUnsubscribed, What,
+    Action, Cx, Effect, Forward, Identifiers, Owner, Queued, Receiver, Record, Relay, Settled, Source,
+    SubscribeTopic, ToSession, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
 };
 use crate::config::Overflow;
 use crate::hash::Seed;
 use crate::id::{Id, SessionId, Table};
 use crate::message::Message;
-use crate::packet::{ReasonCode, SubscriptionOptions};
-use crate::topic::{Retained, SubscriptionIndex};
+use crate::packet::{PacketId, QoS, ReasonCode, SubscriptionOptions, Version};
+use crate::topic::{Filter, Retained, SubscriptionIndex};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 /// The backend that keeps everything in memory, and finds receivers.
 ///
 /// * **listens**: relay, subscribe and unsubscribe topic, store and look up retained, store and look up offline, store
-///   session, store inbound, session ended, timer
+///   session, store inbound, retained sent, session ended, restore, timer
 /// * **emits**: forward (message, receivers), topic subscribed and unsubscribed, close (queue overflow)
 /// * **owns**: the subscription index, the retained messages, the queue of each session and its limits
 ///
-/// It handles every *store*: nothing falls through to a log. A durable backend does the same and lets a record leave.
+/// It handles every *store*: nothing falls through to a log. Its durable twin is [`DurableBackend`](super::DurableBackend);
+/// what is journalled here is for that.
 #[derive(Debug)]
 pub struct MemoryBackend {
     index: SubscriptionIndex,
@@ -49,6 +51,8 @@ struct Page {
     options: SubscriptionOptions,
     identifiers: Identifiers,
     after: Option<Box<str>>,
+    /// It was begun before a restart: what may have been sent at QoS 0 then is not sent again.
+    restored: bool,
 }
 
 impl Default for MemoryBackend {
@@ -81,7 +85,10 @@ impl Middleware for MemoryBackend {
             | Hooks::LOOKUP_OFFLINE
             | Hooks::STORE_SESSION
             | Hooks::STORE_INBOUND
+            | Hooks::DROPPED
+            | Hooks::RETAINED_SENT
             | Hooks::SESSION_ENDED
+            | Hooks::RESTORE
     }
 
     fn install(&mut self, cx: &mut Cx<'_>) {
@@ -92,15 +99,7 @@ impl Middleware for MemoryBackend {
         match action {
             Action::Relay(relay) => self.relay(cx, relay),
             Action::SubscribeTopic(topic) => self.subscribe(cx, topic),
-            Action::UnsubscribeTopic(topic) => {
-                let existed = self.index.unsubscribe(&topic.filter, topic.share.as_deref(), topic.session);
-                if topic.share.is_none() {
-                    self.end_page(cx, topic.session, &topic.filter);
-                }
-                self.note_subscriptions(cx, topic.session);
-                let topic = (**topic).clone();
-                cx.emit(Action::TopicUnsubscribed(Box::new(TopicUnsubscribed { topic, existed })));
-            }
+            Action::UnsubscribeTopic(topic) => self.unsubscribe(cx, topic),
             Action::StoreRetained(message) => self.store_retained(cx, message),
             Action::LookupRetained(topic) => self.open_page(cx, topic),
             Action::StoreOffline { session, queued } => self.push(cx, *session, queued.clone()),
@@ -111,7 +110,21 @@ impl Middleware for MemoryBackend {
                 self.pages.remove(*session);
                 return Flow::Next;
             }
-            Action::StoreSession { .. } | Action::StoreInbound { .. } => {}
+            Action::StoreSession { session } => store_session(cx, *session),
+            Action::StoreInbound { session, packet_id, held } => {
+                store_inbound(cx, *session, *packet_id, *held);
+            }
+            Action::Dropped { session } => {
+                cx.journal(*session, |client_id| Record::Dropped { client_id });
+            }
+            Action::RetainedSent { session, filter } => {
+                let filter = filter.clone();
+                cx.journal(*session, |client_id| Record::PageEnded { client_id, filter });
+            }
+            Action::Restore { session: Some(session), record } => {
+                self.restore(cx, *session, record);
+                return Flow::Next;
+            }
             _ => return Flow::Next,
         }
         Flow::Done
@@ -119,6 +132,20 @@ impl Middleware for MemoryBackend {
 
     fn timer(&mut self, cx: &mut Cx<'_>, _: Owner) {
         self.sweep(cx);
+    }
+
+    fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {
+        match session {
+            Some(session) if cx.session(session).is_some_and(|state| state.stored) => {
+                self.session_records(cx, session, each);
+            }
+            Some(_) => {}
+            None => {
+                self.retained.all().filter(|message| !message.expired(cx.now().wall)).for_each(|message| {
+                    each(Record::Retained(message.clone()));
+                })
+            }
+        }
     }
 }
 
@@ -137,6 +164,7 @@ impl MemoryBackend {
     /// Finds who gets a message.
     fn relay(&mut self, cx: &mut Cx<'_>, relay: &Relay) {
         let mut receivers = cx.receivers();
+        settle(cx, relay);
         let Some(publication) = cx.publication(&relay.what) else { return };
         self.relay = self.relay.wrapping_add(1);
         if self.relay == 0 {
@@ -176,7 +204,7 @@ impl MemoryBackend {
                 }
                 stamps[place] = (this, receivers.len() as u32);
                 let identifiers = subscription.identifier.into();
-                receivers.push(Receiver { session, qos, retain, paged: false, identifiers });
+                receivers.push(Receiver { session, qos, retain, source: Source::Relay, identifiers });
             },
             |member| connected(member.session),
         );
@@ -193,7 +221,32 @@ impl MemoryBackend {
         let existed =
             self.index.subscribe(&topic.filter, share, topic.session, topic.options, topic.identifier);
         self.note_subscriptions(cx, topic.session);
+        let (options, identifier) = (topic.options.to_byte(), topic.identifier.map_or(0, |id| id.get()));
+        cx.journal(topic.session, |client_id| {
+            let filter = with_share(share, &topic.filter);
+            Record::Subscription { client_id, filter, options, identifier }
+        });
         cx.emit(Action::TopicSubscribed(Box::new(TopicSubscribed { topic: topic.clone(), existed })));
+    }
+
+    fn unsubscribe(&mut self, cx: &mut Cx<'_>, topic: &UnsubscribeTopic) {
+        let (session, share) = (topic.session, topic.share.as_deref());
+        let existed = self.remove(cx, session, share, &topic.filter);
+        cx.journal(session, |client_id| {
+            let filter = with_share(share, &topic.filter);
+            Record::Unsubscription { client_id, filter }
+        });
+        let topic = topic.clone();
+        cx.emit(Action::TopicUnsubscribed(Box::new(TopicUnsubscribed { topic, existed })));
+    }
+
+    fn remove(&mut self, cx: &mut Cx<'_>, session: SessionId, share: Option<&str>, filter: &str) -> bool {
+        let existed = self.index.unsubscribe(filter, share, session);
+        if share.is_none() {
+            self.end_page(cx, session, filter);
+        }
+        self.note_subscriptions(cx, session);
+        existed
     }
 
     fn note_subscriptions(&self, cx: &mut Cx<'_>, session: SessionId) {
@@ -204,21 +257,25 @@ impl MemoryBackend {
 
     fn store_retained(&mut self, cx: &mut Cx<'_>, message: &Message) {
         if message.payload().is_empty() {
-            // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+            // [MQTT-3.3.1-6], [MQTT-3.3.1-7]. Recorded even if there was none: its removal may not be durable yet.
             self.retained.remove(message.topic());
-            return;
+            return cx.journal_retained(message, Effect::Removed);
         }
         let config = cx.config();
         let replaces = self.retained.get(message.topic()).map_or(0, Message::size);
         let messages = self.retained.len() + usize::from(replaces == 0);
         let bytes = self.retained.bytes() + message.size() - replaces;
-        if messages > config.retained_messages_max as usize || bytes as u64 > config.retained_bytes_max {
+        let full =
+            messages > config.retained_messages_max as usize || bytes as u64 > config.retained_bytes_max;
+        // What a log says was kept.
+        if full && !cx.state.restoring {
             cx.stats().dropped_retained_full += 1;
             // The retained message of a topic is the last one [MQTT-3.3.1-5]: no older one pretends to be.
             self.retained.remove(message.topic());
-            return;
+            return cx.journal_retained(message, Effect::Removed);
         }
         self.retained.set(message.clone());
+        cx.journal_retained(message, Effect::Set);
         if message.expires().is_some() && self.sweep.is_none() {
             self.sweep = Some(None);
             cx.arm(cx.now().mono.plus_ms(SWEEP_MS), Owner::Part);
@@ -231,7 +288,8 @@ impl MemoryBackend {
         // A new subscription to the same filter starts over.
         self.end_page(cx, session, &topic.filter);
         let identifiers = topic.identifier.into();
-        let page = Page { filter: topic.filter.clone(), options: topic.options, identifiers, after: None };
+        let filter = topic.filter.clone();
+        let page = Page { filter, options: topic.options, identifiers, after: None, restored: false };
         self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
         let Some(state) = cx.session_mut(session) else { return };
         state.paging = true;
@@ -266,7 +324,7 @@ impl MemoryBackend {
         while !allowance.spent()
             && let Some(page) = pages.front_mut()
         {
-            let (options, identifiers) = (page.options, &page.identifiers);
+            let (options, identifiers, restored) = (page.options, &page.identifiers, page.restored);
             let mut expired = 0;
             page.after = self.retained.page(&page.filter, page.after.as_deref(), SCAN_MESSAGES, |message| {
                 if message.expired(wall) {
@@ -274,17 +332,26 @@ impl MemoryBackend {
                     return true;
                 }
                 let qos = options.qos.min(message.qos());
+                if restored && qos == QoS::AtMostOnce {
+                    return true;
+                }
                 let identifiers = identifiers.clone();
                 // [MQTT-3.3.1-8]: RETAIN says that it is not new.
-                let receiver = Receiver { session, qos, retain: true, paged: true, identifiers };
+                let source = Source::Retained;
+                let receiver = Receiver { session, qos, retain: true, source, identifiers };
                 let what = What::Kept(message.clone());
                 cx.emit(Action::Forward(Forward { what, receivers: alloc::vec![receiver] }));
                 allowance.take(message);
                 !allowance.spent()
             });
             cx.stats().dropped_expired += expired;
-            if page.after.is_none() {
-                pages.pop_front();
+            if page.after.is_none()
+                && let Some(page) = pages.pop_front()
+                && page.options.qos > QoS::AtMostOnce
+                && cx.durable()
+            {
+                // Behind the last of them.
+                cx.emit(Action::RetainedSent { session, filter: page.filter });
             }
         }
         if pages.is_empty() {
@@ -293,6 +360,10 @@ impl MemoryBackend {
     }
 
     fn push(&mut self, cx: &mut Cx<'_>, session: SessionId, queued: Queued) {
+        if queued.source == Source::Queue && queued.qos > QoS::AtMostOnce {
+            // For the log it never left, but its place is behind the others from now on.
+            dropped(cx, session, queued.qos);
+        }
         let queue = self.queues.get_or_insert_with(session, Queue::default);
         let size = cost(&queued);
         let (most, bytes_max) = (cx.config().queue_messages_max as usize, cx.config().queue_bytes_max);
@@ -304,17 +375,27 @@ impl MemoryBackend {
                 Overflow::DropOldest | Overflow::DropNewest => None,
                 Overflow::Disconnect => {
                     if let Some(id) = cx.session(session).and_then(|session| session.connection) {
-                        cx.close_client(id, ReasonCode::QuotaExceeded);
+                        // When all receivers have the message: its record is one.
+                        let reason = ReasonCode::QuotaExceeded;
+                        cx.emit_last(Action::CloseClient { id, reason });
                     }
                     None
                 }
             };
             match oldest {
-                Some(oldest) => queue.bytes -= cost(&oldest),
+                Some(oldest) => {
+                    queue.bytes -= cost(&oldest);
+                    dropped(cx, session, oldest.qos);
+                }
                 None => return,
             }
         }
         cx.stats().queued += 1;
+        let Queued { qos, retain, ref identifiers, .. } = queued;
+        cx.journal_delivery(
+            &queued.message,
+            &ToSession { session, qos, retain, identifiers, packet_id: None },
+        );
         queue.bytes += size;
         queue.messages.push_back(queued);
         note_length(cx, session, queue);
@@ -345,11 +426,12 @@ impl MemoryBackend {
             if queued.message.expired(wall) {
                 // [MQTT-3.3.2-5]
                 cx.stats().dropped_expired += 1;
+                dropped(cx, session, queued.qos);
                 continue;
             }
-            let Queued { message, qos, retain, identifiers } = queued;
+            let Queued { message, qos, retain, identifiers, .. } = queued;
             allowance.take(&message);
-            let receiver = Receiver { session, qos, retain, paged: true, identifiers };
+            let receiver = Receiver { session, qos, retain, source: Source::Queue, identifiers };
             cx.emit(Action::Forward(Forward { what: What::Kept(message), receivers: alloc::vec![receiver] }));
         }
         note_length(cx, session, queue);
@@ -358,6 +440,144 @@ impl MemoryBackend {
             self.queues.remove(session);
         }
         more
+    }
+
+    /// Takes up what a record says that an earlier machine stored. Limits are not asked: what was dropped is recorded too.
+    fn restore(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
+        match record {
+            Record::Subscription { filter, options, identifier, .. } => {
+                let Ok(parsed) = Filter::parse(filter) else { return };
+                let options = SubscriptionOptions::from_byte(*options, Version::V5).unwrap_or_default();
+                let identifier = NonZeroU32::new(*identifier);
+                self.index.subscribe(parsed.filter, parsed.share, session, options, identifier);
+                self.note_subscriptions(cx, session);
+            }
+            Record::Unsubscription { filter, .. } => {
+                if let Ok(parsed) = Filter::parse(filter) {
+                    self.remove(cx, session, parsed.share, parsed.filter);
+                }
+            }
+            Record::Page { filter, after, .. } => self.restore_page(cx, session, filter, after.clone()),
+            Record::PageEnded { filter, .. } => self.end_page(cx, session, filter),
+            Record::Queued { message, qos, retain, identifiers, .. } => {
+                let (message, identifiers, source) = (message.clone(), identifiers.clone(), Source::Relay);
+                let queued = Queued { message, qos: *qos, retain: *retain, identifiers, source };
+                let queue = self.queues.get_or_insert_with(session, Queue::default);
+                queue.bytes += cost(&queued);
+                queue.messages.push_back(queued);
+                note_length(cx, session, queue);
+            }
+            Record::Dropped { .. } => drop(self.restore_head(cx, session)),
+            Record::Sent { packet_id, .. } => {
+                let head = self.restore_head(cx, session);
+                let client_id = cx.session(session).map(|state| state.client_id.clone());
+                if let (Some(head), Some(client_id)) = (head, client_id) {
+                    let Queued { message, qos, retain, identifiers, .. } = head;
+                    let (packet_id, paged) = (*packet_id, false);
+                    let record =
+                        Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged };
+                    cx.emit(Action::Restore { session: Some(session), record: Box::new(record) });
+                }
+            }
+            Record::InFlight { message, paged: true, .. } => {
+                let page = self.pages.get_mut(session).and_then(VecDeque::front_mut);
+                if let Some(page) = page {
+                    page.after = Some(message.topic().into());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn restore_head(&mut self, cx: &mut Cx<'_>, session: SessionId) -> Option<Queued> {
+        let queue = self.queues.get_mut(session)?;
+        let head = queue.messages.pop_front()?;
+        queue.bytes -= cost(&head);
+        note_length(cx, session, queue);
+        if queue.messages.is_empty() {
+            self.queues.remove(session);
+        }
+        Some(head)
+    }
+
+    fn restore_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str, after: Option<Box<str>>) {
+        self.end_page(cx, session, filter);
+        let is_it = |(share, text, ..): &(Option<&str>, &str, _, _)| share.is_none() && *text == filter;
+        let Some((_, _, options, identifier)) = self.index.filters(session).find(is_it) else { return };
+        let identifiers = identifier.into();
+        let page = Page { filter: filter.into(), options, identifiers, after, restored: true };
+        self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
+        if let Some(state) = cx.session_mut(session) {
+            state.paging = true;
+        }
+    }
+
+    fn session_records(&self, cx: &Cx<'_>, session: SessionId, each: &mut dyn FnMut(Record)) {
+        let Some(state) = cx.session(session) else { return };
+        let client_id = || state.client_id.clone();
+        let mut subscriptions: Vec<_> = self.index.filters(session).collect();
+        subscriptions.sort_unstable_by_key(|&(share, filter, ..)| (share, filter));
+        for (share, filter, options, identifier) in subscriptions {
+            let (filter, identifier) = (with_share(share, filter), identifier.map_or(0, NonZeroU32::get));
+            let options = options.to_byte();
+            each(Record::Subscription { client_id: client_id(), filter, options, identifier });
+        }
+        for page in self.pages.get(session).into_iter().flatten() {
+            if page.options.qos > QoS::AtMostOnce {
+                let (filter, after) = (page.filter.clone(), page.after.clone());
+                each(Record::Page { client_id: client_id(), filter, after });
+            }
+        }
+        let queued = self.queues.get(session).into_iter().flat_map(|queue| &queue.messages);
+        for queued in queued.filter(|queued| queued.qos > QoS::AtMostOnce) {
+            let (message, identifiers) = (queued.message.clone(), queued.identifiers.clone());
+            let (qos, retain) = (queued.qos, queued.retain);
+            each(Record::Queued { client_id: client_id(), message, qos, retain, identifiers });
+        }
+    }
+}
+
+fn store_session(cx: &mut Cx<'_>, session: SessionId) {
+    let Some((expiry, left)) = cx.session(session).map(|state| (state.expiry, state.left)) else { return };
+    cx.journal(session, |client_id| Record::Session { client_id, expiry, left });
+}
+
+/// A QoS 2 message is stored when it is accepted: who is told that a repetition would be recognized may forget it.
+fn store_inbound(cx: &mut Cx<'_>, session: SessionId, packet_id: PacketId, held: bool) {
+    if !cx.durable() {
+        return;
+    }
+    let message = if held { cx.keep(&What::Current) } else { None };
+    cx.journal(session, |client_id| match held {
+        true => Record::Inbound { client_id, packet_id, message },
+        false => Record::InboundGone { client_id, packet_id },
+    });
+}
+
+/// The relay of an accepted message settles it, in one step with what comes of it.
+fn settle(cx: &mut Cx<'_>, relay: &Relay) {
+    let (Some(packet_id), Some(session), true) = (relay.inbound, relay.publisher, cx.durable()) else {
+        return;
+    };
+    let state = cx.session(session).filter(|state| state.stored);
+    let Some(client_id) = state.map(|state| state.client_id.clone()) else { return };
+    if let Some(message) = cx.keep(&relay.what) {
+        cx.journal_settled(&message, Settled::Inbound { client_id, packet_id });
+    }
+}
+
+/// The head of a queue is gone: recorded in its turn, behind those before it that are being sent.
+fn dropped(cx: &mut Cx<'_>, session: SessionId, qos: QoS) {
+    if cx.durable() && qos > QoS::AtMostOnce {
+        cx.emit(Action::Dropped { session });
+    }
+}
+
+/// A Topic Filter as its client sent it.
+fn with_share(share: Option<&str>, filter: &str) -> Box<str> {
+    match share {
+        Some(share) => alloc::format!("$share/{share}/{filter}").into(),
+        None => filter.into(),
     }
 }
 

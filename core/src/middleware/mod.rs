@@ -6,6 +6,7 @@
 mod authentication;
 mod authorize;
 mod connection;
+mod durable_backend;
 mod inbound_manager;
 mod keep_alive;
 mod last_will;
@@ -20,6 +21,7 @@ mod subscription_manager;
 pub use authentication::{Authenticate, Authentication, Decision};
 pub use authorize::{Authorize, Permission, Policy, Wanted};
 pub use connection::Connection;
+pub use durable_backend::DurableBackend;
 pub use inbound_manager::InboundManager;
 pub use keep_alive::KeepAlive;
 pub use last_will::LastWill;
@@ -31,9 +33,9 @@ pub use session_manager::SessionManager;
 pub use stack::{Stack, UnknownMiddleware};
 pub use subscription_manager::SubscriptionManager;
 
-use crate::broker::{Action, Answer, Cx, Owner, Peer};
+use crate::broker::{Action, Answer, Cx, Owner, Peer, Record};
 use crate::error::Violation;
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, SessionId};
 use crate::packet::{
     Ack, Auth, Connect, Disconnect, Packet, PacketType, Publish, ReasonCode, Subscribe, Unsubscribe,
 };
@@ -157,6 +159,19 @@ hooks! {
     OTHER = ACTIONS + 22;
     /// [`Action::Restore`]
     RESTORE = ACTIONS + 23;
+    /// [`Action::SessionRestored`]
+    SESSION_RESTORED = ACTIONS + 24;
+    /// [`Action::SessionAttached`]
+    SESSION_ATTACHED = ACTIONS + 25;
+    /// [`Action::Deliver`]
+    DELIVER = ACTIONS + 26;
+    /// [`Action::RetainedSent`]
+    RETAINED_SENT = ACTIONS + 27;
+    /// [`Action::Dropped`]
+    DROPPED = ACTIONS + 28;
+    /// What this part does is to be durable: [`Cx::journal`] makes records, which leave as [`Action::Store`]. No
+    /// method is called for it.
+    STORE = Hooks::STORE_INDEX;
 }
 
 impl Hooks {
@@ -166,7 +181,8 @@ impl Hooks {
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
     /// How many hooks there are.
-    pub(crate) const COUNT: usize = ACTIONS as usize + 24;
+    pub(crate) const COUNT: usize = ACTIONS as usize + 30;
+    pub(crate) const STORE_INDEX: usize = ACTIONS as usize + 29;
 
     pub(crate) fn has(self, bit: usize) -> bool {
         self.0 & (1 << bit) != 0
@@ -200,7 +216,12 @@ impl Hooks {
             Action::Notice(_) => Self::NOTICE,
             Action::TopicUnsubscribed(_) => Self::TOPIC_UNSUBSCRIBED,
             Action::Unsubscribed { .. } => Self::UNSUBSCRIBED,
-            Action::Restore(_) => Self::RESTORE,
+            Action::Restore { .. } => Self::RESTORE,
+            Action::SessionRestored { .. } => Self::SESSION_RESTORED,
+            Action::SessionAttached { .. } => Self::SESSION_ATTACHED,
+            Action::Deliver { .. } => Self::DELIVER,
+            Action::RetainedSent { .. } => Self::RETAINED_SENT,
+            Action::Dropped { .. } => Self::DROPPED,
             _ => Self::OTHER,
         };
         hook.0.trailing_zeros() as usize
@@ -318,6 +339,10 @@ pub trait Middleware: Send {
 
     /// A timer that this part armed.
     fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {}
+
+    /// Describes what this part owns of a stored session, or, without one, what belongs to no session: as records that
+    /// [`Action::Restore`] makes the same state of. Equal states give equal records.
+    fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {}
 }
 
 /// The topic of a PUBLISH without making it a `String` when it need not be one.

@@ -4,12 +4,13 @@ mod window;
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Delivery, Forward, Identifiers, Queued, Receiver, Reply, What, encode_publish, publish_len,
+    Action, Cx, Delivery, Forward, Identifiers, Queued, Receiver, Record, Reply, Source, ToSession, What,
+    encode_publish, publish_len,
 };
 use crate::connection::{Connection, Phase};
 use crate::hash::HashMap;
-use crate::id::{ConnectionId, SessionId, Table};
-use crate::message::Publication;
+use crate::id::{ConnectionId, LogSeq, SessionId, Table};
+use crate::message::{Message, Publication};
 use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -17,7 +18,7 @@ use window::{InFlight, Progress, Window};
 
 /// Messages going out: who gets them now, who later; QoS 1 and 2 from the sender's side.
 ///
-/// * **listens**: forward, PUBACK, PUBREC, PUBCOMP, room, session opened, session ended, closed
+/// * **listens**: forward, deliver, PUBACK, PUBREC, PUBCOMP, room, session opened, session ended, restore, closed
 /// * **emits**: PUBLISH, PUBREL, store offline, look up offline
 /// * **owns**: in-flight window and Packet Identifiers of each session, Topic Aliases towards each client
 ///
@@ -52,6 +53,8 @@ impl Middleware for OutboundManager {
             | Hooks::ROOM
             | Hooks::SESSION_OPENED
             | Hooks::SESSION_ENDED
+            | Hooks::DELIVER
+            | Hooks::RESTORE
             | Hooks::CLOSED
     }
 
@@ -70,8 +73,12 @@ impl Middleware for OutboundManager {
                 self.progress(cx, from, packet_id, QoS::ExactlyOnce, was);
                 return Flow::Done;
             }
-            Some(((QoS::ExactlyOnce, _), window)) => {
+            Some(((QoS::ExactlyOnce, was), window)) => {
                 window.release(packet_id);
+                if was != Progress::Released {
+                    // PUBREL waits for it: a PUBLISH after that would be a new message for the client.
+                    cx.journal(session, |client_id| Record::Received { client_id, packet_id });
+                }
                 ReasonCode::Success
             }
             _ if packet.reason.is_error() => return Flow::Done,
@@ -98,6 +105,8 @@ impl Middleware for OutboundManager {
             }
             Action::SessionOpened { session, present: true, .. } => self.resume(cx, *session),
             Action::SessionEnded { session } => drop(self.windows.remove(*session)),
+            Action::Deliver { session, packet_id } => self.deliver(cx, *session, *packet_id),
+            Action::Restore { session: Some(session), record } => self.restore(*session, record),
             _ => {}
         }
         Flow::Next
@@ -105,6 +114,13 @@ impl Middleware for OutboundManager {
 
     fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
         self.aliases.remove(id);
+    }
+
+    fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {
+        let Some((session, state)) = session.and_then(|id| Some((id, cx.session(id)?))) else { return };
+        if let (true, Some(window)) = (state.stored, self.windows.get(session)) {
+            window.flights().map(|flight| flight.record(state.client_id.clone())).for_each(each);
+        }
     }
 }
 
@@ -127,7 +143,7 @@ impl OutboundManager {
             let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
             match (connection, receiver.qos) {
                 (Some((id, connection)), QoS::AtMostOnce) => {
-                    if receiver.paged || !full(cx, connection) {
+                    if receiver.source != Source::Relay || !full(cx, connection) {
                         self.send(cx, id, &publication, &forward.what, &receiver, None, many);
                     } else {
                         cx.stats().dropped_slow += 1;
@@ -143,19 +159,25 @@ impl OutboundManager {
                 (Some((id, _)), _) => {
                     let window = self.windows.get_or_insert_with(receiver.session, Box::default);
                     let may = may_send(cx, id, window) && queued == 0;
-                    if !may && !receiver.paged {
+                    if !may && receiver.source == Source::Relay {
                         want_room(cx, id);
                         queue(cx, &forward.what, receiver);
                         continue;
                     }
                     let Some(packet_id) = window.next_id() else { continue };
+                    if session.stored {
+                        self.send_stored(cx, id, &publication, &forward.what, receiver, packet_id);
+                        continue;
+                    }
                     let sent =
                         self.send(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
                     if let (true, Some(message)) = (sent, cx.keep(&forward.what)) {
                         self.track(InFlight::new(packet_id, message, &receiver), receiver);
                     }
                 }
-                (None, _) if session.expiry > 0 || receiver.paged => queue(cx, &forward.what, receiver),
+                (None, _) if session.expiry > 0 || receiver.source != Source::Relay => {
+                    queue(cx, &forward.what, receiver);
+                }
                 (None, _) => {}
             }
         }
@@ -165,6 +187,78 @@ impl OutboundManager {
         }
         forward.receivers = elsewhere;
         Flow::Next
+    }
+
+    /// A message for a session that is stored: as it is in flight, so it is recorded. With QoS 2 it is sent only then: after
+    /// a crash it would be sent with another Packet Identifier, as a new message [MQTT-4.3.3-2].
+    fn send_stored(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnectionId,
+        publication: &Publication<'_>,
+        what: &What,
+        receiver: Receiver,
+        packet_id: PacketId,
+    ) {
+        let session = receiver.session;
+        if !fits(cx, id, publication, &receiver, packet_id) {
+            cx.stats().dropped_too_large += 1;
+            if receiver.source == Source::Queue {
+                cx.journal(session, |client_id| Record::Dropped { client_id });
+            }
+            return;
+        }
+        let Some(message) = cx.keep(what) else { return };
+        let seq = journal_flight(cx, &message, &receiver, packet_id);
+        let mut flight = InFlight::new(packet_id, message, &receiver);
+        match seq {
+            Some(seq) if receiver.qos == QoS::ExactlyOnce && !cx.is_committed(seq) => {
+                flight.progress = Progress::Gated;
+                cx.when_committed(seq, session, Action::Deliver { session, packet_id });
+            }
+            _ => drop(self.send(cx, id, publication, what, &receiver, Some(packet_id), false)),
+        }
+        self.track(flight, receiver);
+    }
+
+    /// The record of a message in flight is durable: it is sent, if its client is still there. Else it will be when the
+    /// session is resumed.
+    fn deliver(&mut self, cx: &mut Cx<'_>, session: SessionId, packet_id: PacketId) {
+        let Some(id) = cx.session(session).and_then(|state| state.connection) else { return };
+        if cx.connection(id).is_none_or(|connection| connection.phase != Phase::Connected) {
+            return;
+        }
+        let flight = self.windows.get_mut(session).and_then(|window| window.take_gated(packet_id));
+        let Some((message, qos, retain, identifiers)) = flight else { return };
+        let receiver = Receiver { session, qos, retain, source: Source::Relay, identifiers };
+        let what = What::Kept(message.clone());
+        self.image.class = None;
+        self.send(cx, id, &message.publication(), &what, &receiver, Some(packet_id), false);
+    }
+
+    /// Takes up what a record says that an earlier machine had in flight: as if its client had just left.
+    fn restore(&mut self, session: SessionId, record: &Record) {
+        match record {
+            Record::InFlight { packet_id, message, qos, retain, identifiers, .. } => {
+                let source = Source::Relay;
+                let receiver =
+                    Receiver { session, qos: *qos, retain: *retain, source, identifiers: Identifiers::None };
+                let flight = InFlight {
+                    identifiers: identifiers.clone(),
+                    ..InFlight::new(*packet_id, message.clone(), &receiver)
+                };
+                self.windows.get_or_insert_with(session, Box::default).restore(flight);
+            }
+            Record::Received { packet_id, .. } => {
+                self.windows.get_or_insert_with(session, Box::default).restore_released(*packet_id);
+            }
+            Record::Acknowledged { packet_id, .. } => {
+                if let Some(window) = self.windows.get_mut(session) {
+                    window.end(*packet_id);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn track(&mut self, mut flight: InFlight, receiver: Receiver) {
@@ -262,6 +356,7 @@ impl OutboundManager {
         let Some(session) = cx.session_of(from) else { return };
         let done = self.windows.get_mut(session).is_some_and(|window| window.remove(id, qos, was));
         if done {
+            cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
             self.pump(cx, session);
         }
     }
@@ -337,6 +432,7 @@ impl OutboundManager {
                 // [MQTT-3.1.2-25]
                 cx.stats().dropped_too_large += 1;
                 window.remove(packet_id, qos, Progress::Sent);
+                cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id });
                 continue;
             }
             cx.state.write(id, |out| {
@@ -351,11 +447,55 @@ impl OutboundManager {
     }
 }
 
+/// Whether a client accepts a packet that large.
+fn fits(
+    cx: &Cx<'_>,
+    id: ConnectionId,
+    publication: &Publication<'_>,
+    receiver: &Receiver,
+    packet_id: PacketId,
+) -> bool {
+    let Some(connection) = cx.connection(id) else { return false };
+    let delivery = Delivery {
+        version: connection.version,
+        qos: receiver.qos,
+        retain: receiver.retain,
+        dup: false,
+        packet_id: Some(packet_id),
+        identifiers: receiver.identifiers.as_slice(),
+        alias: None,
+    };
+    let most = connection.packet_size_max;
+    most == u32::MAX || publish_len(publication, &delivery) <= most as usize
+}
+
+/// Records that a message is in flight: with its relay, as the head of the queue, or as the next retained one.
+fn journal_flight(
+    cx: &mut Cx<'_>,
+    message: &Message,
+    receiver: &Receiver,
+    packet_id: PacketId,
+) -> Option<LogSeq> {
+    let Receiver { session, qos, retain, ref identifiers, source } = *receiver;
+    match source {
+        Source::Relay => {
+            let to = ToSession { session, qos, retain, identifiers, packet_id: Some(packet_id) };
+            cx.journal_delivery(message, &to)
+        }
+        Source::Queue => cx.journal(session, |client_id| Record::Sent { client_id, packet_id }),
+        Source::Retained => cx.journal(session, |client_id| {
+            let (message, identifiers, paged) = (message.clone(), identifiers.clone(), true);
+            Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged }
+        }),
+    }
+}
+
 /// Keeps a message for later.
 fn queue(cx: &mut Cx<'_>, what: &What, receiver: Receiver) {
     let Some(message) = cx.keep(what) else { return };
-    let Receiver { session, qos, retain, identifiers, .. } = receiver;
-    cx.emit(Action::StoreOffline { session, queued: Queued { message, qos, retain, identifiers } });
+    let Receiver { session, qos, retain, identifiers, source } = receiver;
+    let queued = Queued { message, qos, retain, identifiers, source };
+    cx.emit(Action::StoreOffline { session, queued });
 }
 
 fn want_room(cx: &mut Cx<'_>, id: ConnectionId) {

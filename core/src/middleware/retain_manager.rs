@@ -1,8 +1,8 @@
 //! The middleware `RetainManager`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx};
-use crate::packet::RetainHandling;
+use crate::broker::{Action, Cx, Record};
+use crate::packet::{QoS, RetainHandling};
 use alloc::boxed::Box;
 
 /// Retained messages: when they are stored, and when a subscription gets them.
@@ -40,6 +40,14 @@ impl Middleware for RetainManager {
                     RetainHandling::Never => false,
                 };
                 if wanted && topic.share.is_none() {
+                    // Before SUBACK is made, which waits for it: what it promises outlives a crash.
+                    let (filter, kept) = (&topic.filter, topic.options.qos > QoS::AtMostOnce);
+                    if kept || subscribed.existed {
+                        cx.journal(topic.session, |client_id| match kept {
+                            true => Record::Page { client_id, filter: filter.clone(), after: None },
+                            false => Record::PageEnded { client_id, filter: filter.clone() },
+                        });
+                    }
                     // Behind SUBACK, as clients like it.
                     cx.emit_last(Action::LookupRetained(Box::new(topic.clone())));
                 }

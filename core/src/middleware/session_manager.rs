@@ -1,19 +1,16 @@
 //! The middleware `SessionManager`.
 
 use super::{Flow, Hooks, Middleware, boxed};
-use crate::broker::{
-    Action, Cx, Identifiers, OpenSession, Owner, Queued, Record, SubscribeTopic, TimerId, UnsubscribeTopic,
-};
+use crate::broker::{Action, Cx, Effect, OpenSession, Owner, Record, Relayed, Settled, TimerId};
 use crate::connection::Phase;
 use crate::error::Violation;
 use crate::hash::HashMap;
 use crate::id::{ConnectionId, SessionId, Table};
+use crate::message::{Message, Publication};
 use crate::packet::{
-    Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, RetainHandling,
-    SubscriptionOptions, Version,
+    Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, Version,
 };
 use crate::session::Session;
-use crate::topic::Filter;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -21,8 +18,9 @@ use alloc::format;
 /// Sessions: which client id belongs to which session, takeover, expiry, CONNACK.
 ///
 /// * **listens**: CONNECT, DISCONNECT, open session, session opened, clean and unclean disconnect, session ended,
-///   restore, closed, timer
-/// * **emits**: open session, store session, session opened (gated), CONNACK, close (0x8E), session ended
+///   restore, session restored, closed, timer
+/// * **emits**: open session, store session, session attached, session opened (gated), CONNACK, close (0x8E), session
+///   ended, restore (with its session)
 /// * **owns**: client id → session; when sessions expire
 #[derive(Debug, Default)]
 pub struct SessionManager {
@@ -55,6 +53,7 @@ impl Middleware for SessionManager {
             | Hooks::UNCLEAN_DISCONNECT
             | Hooks::SESSION_ENDED
             | Hooks::RESTORE
+            | Hooks::SESSION_RESTORED
             | Hooks::CLOSED
     }
 
@@ -112,10 +111,12 @@ impl Middleware for SessionManager {
                 self.detached(cx, *session);
             }
             Action::SessionEnded { session } => self.ended(cx, *session),
-            Action::Restore(record) => {
-                self.restore(cx, record);
+            Action::Restore { session: None, record } => {
+                self.find_session(cx, record);
                 return Flow::Done;
             }
+            Action::Restore { session: Some(session), record } => self.restore(cx, *session, record),
+            Action::SessionRestored { session } => self.restored(cx, *session),
             _ => {}
         }
         Flow::Next
@@ -188,13 +189,17 @@ impl SessionManager {
             state.connection = Some(id);
             state.version = version;
             state.expiry = open.expiry;
+            state.left = None;
         }
+        self.note_stored(cx, session, open.expiry);
+        cx.wait_for_endings(id);
         if let Some(connection) = cx.connection_mut(id) {
             connection.session = Some(session);
         }
         if open.expiry > 0 {
             cx.emit(Action::StoreSession { session });
         }
+        cx.emit(Action::SessionAttached { session, connection: id });
         let present = existing.is_some();
         cx.emit(Action::SessionOpened { session, connection: id, present });
         Flow::Done
@@ -210,6 +215,8 @@ impl SessionManager {
             queued: 0,
             subscriptions: 0,
             paging: false,
+            stored: false,
+            left: None,
             program: false,
         });
         if let Some(names) = &mut self.by_client_id {
@@ -247,74 +254,121 @@ impl SessionManager {
         Flow::Next
     }
 
+    /// What ends with its connection is not stored: for the log, a session that is resumed to end ends at once.
+    fn note_stored(&mut self, cx: &mut Cx<'_>, session: SessionId, expiry: u32) {
+        if expiry == 0 {
+            cx.journal(session, |client_id| Record::SessionEnded { client_id });
+        }
+        let stored = expiry > 0 && cx.durable();
+        if let Some(state) = cx.session_mut(session) {
+            state.stored = stored;
+        }
+    }
+
     fn detached(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let wall = cx.now().wall;
+        let Some(state) = cx.session_mut(session) else { return };
+        state.left = Some(wall);
+        if state.expiry > 0 {
+            cx.emit(Action::StoreSession { session });
+        }
+        self.away(cx, session);
+    }
+
+    /// Nobody is connected: its time runs.
+    fn away(&mut self, cx: &mut Cx<'_>, session: SessionId) {
         let Some(state) = cx.session(session) else { return };
-        match state.expiry {
-            0 => cx.emit(Action::SessionEnded { session }),
-            u32::MAX => {}
-            seconds => {
-                cx.emit(Action::StoreSession { session });
-                let at = cx.now().mono.plus_ms(u64::from(seconds) * 1_000);
-                let timer = cx.arm(at, Owner::Session(session));
-                if let Some(earlier) = self.expiry.insert(session, timer) {
-                    cx.cancel(earlier);
+        if state.over(cx.now().wall) {
+            cx.emit(Action::SessionEnded { session });
+        } else if state.expiry != u32::MAX {
+            let at = cx.now().mono.plus_ms(state.remaining_ms(state.expiry, cx.now().wall));
+            let timer = cx.arm(at, Owner::Session(session));
+            if let Some(earlier) = self.expiry.insert(session, timer) {
+                cx.cancel(earlier);
+            }
+        }
+    }
+
+    /// After a restart nobody is connected; who was, left now.
+    fn restored(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        match cx.session(session) {
+            Some(state) if state.left.is_some() => self.away(cx, session),
+            Some(_) => self.detached(cx, session),
+            None => {}
+        }
+    }
+
+    /// Finds out whose a record of an earlier machine is, and sends it round for those who own what it is about.
+    fn find_session(&mut self, cx: &mut Cx<'_>, record: &mut Record) {
+        let session = match &*record {
+            Record::Retained(_) => None,
+            Record::Relayed(relayed) => return self.take_apart(cx, relayed),
+            // A session that is not stored may still have a will.
+            Record::Session { client_id, .. } | Record::Will { client_id, .. } => {
+                Some(self.find(client_id).unwrap_or_else(|| self.start(cx, client_id, Version::V5)))
+            }
+            record => match record.client_id().and_then(|client_id| self.find(client_id)) {
+                Some(session) => Some(session),
+                // The session ended, and the will with it.
+                None if matches!(record, Record::WillGone { .. }) => return,
+                None => {
+                    cx.state.unknown = record.client_id().map(Into::into);
+                    return;
+                }
+            },
+        };
+        let record = Box::new(record.clone());
+        match session {
+            Some(_) => cx.emit(Action::Restore { session, record }),
+            None => {
+                if let Record::Retained(message) = *record {
+                    cx.emit(Action::StoreRetained(message));
                 }
             }
         }
     }
 
-    /// Says what a record of an earlier machine means here: the backend hears what it would have heard then.
-    fn restore(&mut self, cx: &mut Cx<'_>, record: &Record) {
-        let (Record::Session { client_id, .. }
-        | Record::SessionEnded { client_id }
-        | Record::Subscription { client_id, .. }
-        | Record::Unsubscription { client_id, .. }
-        | Record::Offline { client_id, .. }) = record
-        else {
-            if let Record::Retained(message) = record {
-                cx.emit(Action::StoreRetained(message.clone()));
+    /// A relay of an earlier machine, as what came of it for each.
+    fn take_apart(&mut self, cx: &mut Cx<'_>, relayed: &Relayed) {
+        let Relayed { message, settled, retained, recipients } = relayed;
+        match retained {
+            Effect::None => {}
+            Effect::Set => cx.emit(Action::StoreRetained(message.clone())),
+            Effect::Removed => {
+                let nothing = Message::keep(&Publication { payload: &[], ..message.publication() });
+                cx.emit(Action::StoreRetained(nothing));
             }
-            return;
-        };
-        let known = self.find(client_id);
-        let Some(session) = known.or_else(|| {
-            matches!(record, Record::Session { .. }).then(|| self.start(cx, client_id, Version::V5))
-        }) else {
-            cx.state.unknown = Some(client_id.clone());
-            return;
-        };
-        match record {
-            Record::Session { expiry, .. } => {
-                if let Some(state) = cx.session_mut(session) {
-                    state.expiry = *expiry;
+        }
+        for recipient in recipients {
+            let client_id = recipient.client_id.clone();
+            let (message, identifiers) = (message.clone(), recipient.identifiers.clone());
+            let (qos, retain) = (recipient.qos, recipient.retain);
+            let record = match recipient.packet_id {
+                None => Record::Queued { client_id, message, qos, retain, identifiers },
+                Some(packet_id) => {
+                    let paged = false;
+                    Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged }
                 }
-                // Nobody is connected: its time runs.
-                self.detached(cx, session);
+            };
+            cx.emit(Action::Restore { session: None, record: Box::new(record) });
+        }
+        if let Settled::Inbound { client_id, .. } | Settled::Will { client_id } = settled
+            && let Some(session) = self.find(client_id)
+        {
+            let record = Box::new(Record::Relayed(Relayed { recipients: [].into(), ..relayed.clone() }));
+            cx.emit(Action::Restore { session: Some(session), record });
+        }
+    }
+
+    fn restore(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
+        match *record {
+            Record::Session { expiry, left, .. } => {
+                if let Some(state) = cx.session_mut(session) {
+                    (state.expiry, state.left, state.stored) = (expiry, left, true);
+                }
             }
             Record::SessionEnded { .. } => cx.emit(Action::SessionEnded { session }),
-            Record::Subscription { filter, options, identifier, .. } => {
-                let options = SubscriptionOptions::from_byte(*options, Version::V5).unwrap_or_default();
-                // Retained messages went out when it was made.
-                let options = SubscriptionOptions { retain_handling: RetainHandling::Never, ..options };
-                let identifier = core::num::NonZeroU32::new(*identifier);
-                if let Ok(Filter { share, filter, .. }) = Filter::parse(filter) {
-                    let (filter, share) = (filter.into(), share.map(Into::into));
-                    let topic = SubscribeTopic { session, filter, share, options, identifier };
-                    cx.emit(Action::SubscribeTopic(Box::new(topic)));
-                }
-            }
-            Record::Unsubscription { filter, .. } => {
-                if let Ok(Filter { share, filter, .. }) = Filter::parse(filter) {
-                    let (filter, share) = (filter.into(), share.map(Into::into));
-                    cx.emit(Action::UnsubscribeTopic(Box::new(UnsubscribeTopic { session, filter, share })));
-                }
-            }
-            Record::Offline { message, qos, .. } => {
-                let (message, qos, identifiers) = (message.clone(), *qos, Identifiers::None);
-                let queued = Queued { message, qos, retain: false, identifiers };
-                cx.emit(Action::StoreOffline { session, queued });
-            }
-            Record::Retained(_) => {}
+            _ => {}
         }
     }
 
@@ -322,6 +376,7 @@ impl SessionManager {
         if let Some(timer) = self.expiry.remove(session) {
             cx.cancel(timer);
         }
+        cx.journal(session, |client_id| Record::SessionEnded { client_id });
         let (Some(names), Some(state)) = (&mut self.by_client_id, cx.session(session)) else { return };
         if !state.program && names.get(&*state.client_id) == Some(&session) {
             names.remove(&*state.client_id);

@@ -1,8 +1,9 @@
 //! The chain as a list of boxed middlewares, with one list of listeners per hook.
 
 use super::{
-    Authentication, Authorize, Connection, Hooks, InboundManager, KeepAlive, LastWill, MemoryBackend,
-    Middleware, OutboundManager, PacketEmitter, RetainManager, SessionManager, SubscriptionManager,
+    Authentication, Authorize, Connection, DurableBackend, Hooks, InboundManager, KeepAlive, LastWill,
+    MemoryBackend, Middleware, OutboundManager, PacketEmitter, RetainManager, SessionManager,
+    SubscriptionManager,
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -70,6 +71,16 @@ impl Stack {
             .push(PacketEmitter::default())
             .push(OutboundManager::default())
             .push(MemoryBackend::default())
+    }
+
+    /// The same broker, durable: everything that must survive a crash leaves as [`Action::Store`](crate::Action::Store), and
+    /// is acknowledged when it was reported `committed`.
+    #[must_use]
+    pub fn durable() -> Self {
+        let mut stack = Self::standard();
+        // The last one is the backend.
+        stack.parts.pop();
+        stack.push(DurableBackend::default())
     }
 
     /// Appends a middleware.

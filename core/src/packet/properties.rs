@@ -77,6 +77,17 @@ impl<'a> Properties<'a> {
         Self { raw: Cow::Borrowed(raw) }
     }
 
+    /// Whether these bytes are properties, whatever packet they belong to.
+    pub(crate) fn well_formed(raw: &[u8]) -> bool {
+        let mut rest = Reader::new(raw);
+        while !rest.is_empty() {
+            if Property::read(&mut rest).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Properties that own what the buffer collected.
     #[must_use]
     pub fn from_buf(buf: PropertiesBuf) -> Properties<'static> {

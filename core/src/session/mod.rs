@@ -3,6 +3,7 @@
 
 use crate::id::ConnectionId;
 use crate::packet::Version;
+use crate::time::Wall;
 use alloc::boxed::Box;
 
 /// One session: what MQTT keeps per Client Identifier.
@@ -24,6 +25,27 @@ pub struct Session {
     pub subscriptions: u32,
     /// Retained messages wait to be sent to it.
     pub paging: bool,
+    /// The log knows of it: what happens to it is recorded. Only in a durable chain, and not if the session ends with its
+    /// connection.
+    pub stored: bool,
+    /// When it lost its connection; `None`: it is attached to one, or was when an earlier machine ended.
+    pub left: Option<Wall>,
     /// It is a subscription of the embedding program: its deliveries leave the machine as actions.
     pub program: bool,
+}
+
+impl Session {
+    /// Milliseconds from `now` until an interval is over that began when the session lost its connection, even if that
+    /// was before a restart. A clock that was set back does not make it longer.
+    #[must_use]
+    pub fn remaining_ms(&self, interval_s: u32, now: Wall) -> u64 {
+        let interval_ms = u64::from(interval_s) * 1_000;
+        let gone_ms = self.left.map_or(0, |left| now.0.saturating_sub(left.0));
+        interval_ms.saturating_sub(gone_ms)
+    }
+
+    /// Whether it ends now unless it is attached to a connection.
+    pub(crate) fn over(&self, now: Wall) -> bool {
+        self.expiry != u32::MAX && self.remaining_ms(self.expiry, now) == 0
+    }
 }

@@ -156,7 +156,12 @@ impl Bench {
     /// A machine with settings and a chain.
     #[must_use]
     pub fn with(config: Config, stack: Stack) -> Self {
-        let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000) };
+        Self::at(config, stack, Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000) })
+    }
+
+    /// A machine that starts at this time.
+    #[must_use]
+    pub fn at(config: Config, stack: Stack, now: Now) -> Self {
         Self {
             broker: Broker::new(Arc::new(config), stack, Seed(1), now),
             now,

@@ -86,6 +86,11 @@ impl Retained {
         self.messages.get(topic).map(|entry| &entry.0)
     }
 
+    /// All messages in the order of their topics.
+    pub fn all(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter().map(|entry| &entry.0)
+    }
+
     /// How many messages there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,8 +1,9 @@
 //! The in-flight window of one session: outgoing QoS 1 and 2 messages that were not acknowledged, in their order.
 
-use crate::broker::{Identifiers, Receiver};
+use crate::broker::{Identifiers, Receiver, Record};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 /// How far a message in flight is.
@@ -10,6 +11,8 @@ use alloc::collections::VecDeque;
 pub(super) enum Progress {
     /// It belongs to the window, but was not sent on this connection yet.
     Unsent,
+    /// It is sent as soon as its record is durable: until then the client cannot know it.
+    Gated,
     /// PUBLISH was sent.
     Sent,
     /// PUBREC came: PUBREL was sent, PUBCOMP is awaited.
@@ -37,6 +40,17 @@ impl InFlight {
             message: Some(message),
             identifiers: Identifiers::None,
         }
+    }
+}
+
+impl InFlight {
+    pub(super) fn record(&self, client_id: Box<str>) -> Record {
+        let packet_id = self.packet_id;
+        let Some(message) = self.message.clone() else {
+            return Record::Received { client_id, packet_id };
+        };
+        let (qos, retain, identifiers, paged) = (self.qos, self.retain, self.identifiers.clone(), false);
+        Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged }
     }
 }
 
@@ -90,10 +104,56 @@ impl Window {
         })
     }
 
-    /// The QoS of a message in flight, and how far it is.
+    /// The QoS of a message in flight that its client can know, and how far it is.
     pub(super) fn state(&self, packet_id: PacketId) -> Option<(QoS, Progress)> {
         let flight = &self.flights[self.position(packet_id)?];
-        Some((flight.qos, flight.progress))
+        (flight.progress != Progress::Gated).then_some((flight.qos, flight.progress))
+    }
+
+    /// All messages in flight, in their order.
+    pub(super) fn flights(&self) -> impl Iterator<Item = &InFlight> {
+        self.flights.iter()
+    }
+
+    /// A message that waited for its record; it counts as sent from now on.
+    pub(super) fn take_gated(&mut self, packet_id: PacketId) -> Option<(Message, QoS, bool, Identifiers)> {
+        let index = self.position(packet_id)?;
+        let flight = &mut self.flights[index];
+        let message = flight.message.clone().filter(|_| flight.progress == Progress::Gated)?;
+        flight.progress = Progress::Sent;
+        Some((message, flight.qos, flight.retain, flight.identifiers.clone()))
+    }
+
+    /// Puts back what an earlier machine had in flight.
+    pub(super) fn restore(&mut self, flight: InFlight) {
+        self.end(flight.packet_id);
+        self.last = flight.packet_id.get();
+        // Nothing is known of the order of the numbers.
+        self.lapped = true;
+        self.flights.push_back(flight);
+    }
+
+    /// Puts back that a message is the client's.
+    pub(super) fn restore_released(&mut self, packet_id: PacketId) {
+        if self.position(packet_id).is_some() {
+            return self.release(packet_id);
+        }
+        self.restore(InFlight {
+            packet_id,
+            progress: Progress::Released,
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            message: None,
+            identifiers: Identifiers::None,
+        });
+    }
+
+    /// Takes out a message, however far it is.
+    pub(super) fn end(&mut self, packet_id: PacketId) {
+        if let Some(index) = self.position(packet_id) {
+            let flight = self.flights.remove(index);
+            self.unsent -= u16::from(flight.is_some_and(|flight| flight.progress == Progress::Unsent));
+        }
     }
 
     /// PUBREC came: from here on the message is the client's, and only its identifier is still in use.
@@ -165,7 +225,7 @@ mod tests {
             session: SessionId::new(0, 0),
             qos: QoS::AtLeastOnce,
             retain: false,
-            paged: false,
+            source: crate::broker::Source::Relay,
             identifiers: Identifiers::None,
         };
         let message = Message::new("t", b"", QoS::AtLeastOnce, false).unwrap();
