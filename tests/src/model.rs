@@ -233,7 +233,7 @@ pub(crate) struct Life {
     pub(crate) left: Option<(Micros, Micros)>,
     pub(crate) subs: Vec<Sub>,
     pub(crate) in_flight: BTreeMap<u16, Flight>,
-    pub(crate) inbound: BTreeMap<u16, Option<usize>>,
+    pub(crate) inbound: BTreeMap<u16, (Option<usize>, Seq)>,
     pub(crate) will: Option<WillState>,
     pub(crate) sent: BTreeMap<usize, Sent>,
     pub(crate) order: BTreeMap<(Option<usize>, String, QoS, QoS), usize>,

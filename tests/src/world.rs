@@ -154,7 +154,7 @@ impl<'a> World<'a> {
     }
 
     fn stack(profile: Profile) -> Stack {
-        let stack = Stack::standard();
+        let stack = if profile.durable() { Stack::durable() } else { Stack::standard() };
         if !profile.asks() {
             return stack;
         }

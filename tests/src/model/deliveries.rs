@@ -56,9 +56,18 @@ impl Model {
         let message = name(&publish.payload);
         let topic = publish.topic.to_string();
         let packet_id = publish.packet_id.map_or(0, std::num::NonZero::get);
-        let crashed = self.lives[index].crashes > 0;
-        let known = publish.qos == QoS::ExactlyOnce
-            && self.lives[index].inbound.insert(packet_id, message) == Some(message);
+        let crash = self.lives[index].last_crash;
+        let mut known = false;
+        let mut crashed = false;
+        if publish.qos == QoS::ExactlyOnce {
+            match self.lives[index].inbound.get(&packet_id) {
+                Some((same, since)) if *same == message => (known, crashed) = (true, *since < crash),
+                _ => {}
+            }
+            if !known || crashed {
+                self.lives[index].inbound.insert(packet_id, (message, seq));
+            }
+        }
         if let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) {
             publication.arrivals += 1;
             publication.refused = false;
@@ -346,7 +355,8 @@ impl Model {
         }
         let expires = publication.start_at + u64::from(publication.expiry_s) * 1_000_000;
         let slow = self.links.values().any(|state| state.life == Some(index) && state.clogged);
-        if publication.expiry_s > 0 && self.now > expires + TOLERANCE && !slow {
+        // What was on its way when the broker was killed may have arrived: it is repeated.
+        if publication.expiry_s > 0 && !seen.dup && self.now > expires + TOLERANCE && !slow {
             return broken(Expiry, format!("{what}: it expired {} us ago", self.now - expires));
         }
         Ok(start)
@@ -417,14 +427,14 @@ impl Model {
         let once = self.rules.overlapping_once;
         // A QoS 1 message that was sent, but neither acknowledged nor on the disk when the broker was killed.
         let lost = if seen.qos == QoS::AtLeastOnce { life.crashes } else { 0 };
-        let live = if once { live.min(1) } else { live } * receipts + lost;
+        let live = if once { live.min(1) } else { live } * receipts;
         let sent = life.sent.entry(message).or_default();
         if seen.retain {
             sent.retained += 1;
         } else {
             sent.live += 1;
         }
-        sent.allowed = sent.allowed.max(live + stored);
+        sent.allowed = sent.allowed.max((live + stored) * (1 + lost));
         let total = sent.live + sent.retained;
         if total > sent.allowed {
             let what = format!("{what} was sent {total} times, allowed are {}", sent.allowed);

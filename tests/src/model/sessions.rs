@@ -134,9 +134,10 @@ impl Model {
         connecting.acknowledged = true;
         let connecting = connecting.clone();
         if connack.reason.is_error() {
+            let taken_over = state.may_close == Some("takeover");
             state.may_close = Some("refused");
             state.must_close = true;
-            if !self.rules.asks && !self.failed {
+            if !self.rules.asks && !self.failed && !taken_over {
                 return broken(Promise::Close, format!("CONNECT was refused with {:?}", connack.reason));
             }
             return Ok(());
@@ -289,8 +290,7 @@ impl Model {
         if let Some(index) = self.current.get(&client).copied() {
             self.lives[index].sure = false;
             self.lives[index].ended = false;
-            let will = self.lives[index].will.clone();
-            if let Some(will) = will {
+            if let Some(will) = self.lives[index].will.take() {
                 self.may_be_published(will.message, connecting.start);
             }
             return;
@@ -423,7 +423,7 @@ impl Model {
                 } else {
                     self.will_postponed(index, now);
                 }
-                if expiry == 0 {
+                if expiry == 0 && self.lives[index].sure {
                     self.end(index);
                 }
             }
