@@ -45,10 +45,13 @@ impl Cx<'_> {
             return None;
         }
         let record = record(self.session(session)?.client_id.clone());
-        let over = matches!(record, Record::SessionEnded { .. } | Record::WillGone { .. });
+        let over = match &record {
+            Record::SessionEnded { client_id } | Record::WillGone { client_id } => Some(client_id.clone()),
+            _ => None,
+        };
         let seq = self.store(record);
-        if over {
-            self.state.over = seq;
+        if let Some(client_id) = over {
+            self.state.endings.insert(client_id, seq);
         }
         Some(seq)
     }
@@ -107,21 +110,24 @@ impl Cx<'_> {
 
     /// The relay of the message settles something.
     pub(crate) fn journal_settled(&mut self, message: &Message, settled: Settled) {
-        let over = matches!(settled, Settled::Will { .. });
-        if let Some((seq, relayed)) = self.relayed(message) {
-            relayed.settled = settled;
-            if over {
-                self.state.over = seq;
-            }
+        let over = match &settled {
+            Settled::Will { client_id } => Some(client_id.clone()),
+            _ => None,
+        };
+        let Some((seq, relayed)) = self.relayed(message) else { return };
+        relayed.settled = settled;
+        if let Some(client_id) = over {
+            self.state.endings.insert(client_id, seq);
         }
     }
 
-    /// Makes CONNACK wait until all sessions and wills that are over are so after a crash, too: its client may have had
-    /// one of them, and if its new session is not stored nothing else says so.
-    pub(crate) fn wait_for_endings(&mut self, id: ConnectionId) {
-        let over = self.state.over;
-        if let Some(connection) = self.state.connections.get_mut(id) {
-            connection.stored = connection.stored.max(over);
+    /// Makes CONNACK wait until an earlier session or will of the client that is over is so after a crash, too: if its
+    /// new session is not stored nothing else says so.
+    pub(crate) fn wait_for_endings(&mut self, id: ConnectionId, client_id: &str) {
+        if let (Some(over), Some(connection)) =
+            (self.state.endings.get(client_id), self.state.connections.get_mut(id))
+        {
+            connection.stored = connection.stored.max(*over);
         }
     }
 
@@ -155,8 +161,16 @@ impl Cx<'_> {
 }
 
 impl Broker {
-    /// The durable state of now, as few records: what a log can be replaced by. Restoring them gives the same state as
-    /// the log they replace. The order is fixed: equal states give equal records.
+    /// The position of the last record that was stored, durable or not.
+    #[must_use]
+    pub fn log_position(&self) -> LogSeq {
+        self.state.assigned
+    }
+
+    /// The durable state of now, as few records: what a log can be replaced by, up to and including
+    /// [`log_position`](Self::log_position), once they are durable themselves. Restoring them by
+    /// [`restore_through`](Self::restore_through) gives the same state as the log they replace. The order is fixed:
+    /// equal states give equal records.
     pub fn records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         let mut sessions: Vec<(Box<str>, SessionId)> = Vec::new();

@@ -183,6 +183,8 @@ impl Broker {
     pub fn committed(&mut self, now: Now, through: LogSeq) {
         self.begin(now, None);
         self.state.committed = self.state.committed.max(through.min(self.state.assigned));
+        let committed = self.state.committed;
+        self.state.endings.retain(|_, seq| *seq > committed);
         while let Some(entry) = self.state.gates.first_entry() {
             if entry.key().0 > self.state.committed {
                 break;

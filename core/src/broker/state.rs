@@ -75,8 +75,8 @@ pub(crate) struct State {
     pub(crate) restoring: bool,
     /// The chain keeps a log.
     pub(crate) durable: bool,
-    /// The last record of a session or will that is over.
-    pub(crate) over: LogSeq,
+    /// By Client Identifier: the record that its session or will is over, while that is not durable.
+    pub(crate) endings: BTreeMap<Box<str>, LogSeq>,
     /// Where in `out` the record of the relay that is being performed is.
     pub(crate) relay_record: Option<usize>,
     /// The Client Identifier of a record that no session belongs to.
@@ -133,7 +133,7 @@ impl State {
             shutting_down: false,
             restoring: false,
             durable: false,
-            over: LogSeq(0),
+            endings: BTreeMap::new(),
             relay_record: None,
             unknown: None,
             departed: 0,

@@ -133,7 +133,9 @@ impl Middleware for InboundManager {
         }
         let client_id = &state.client_id;
         let held = self.held.get(session).map_or(&[][..], Vec::as_slice);
-        let mut waiting = cx.gated_relays(session);
+        // Who never sent QoS 2 has none.
+        let gated = self.held.get(session).map(|_| cx.gated_relays(session));
+        let mut waiting = gated.unwrap_or_default();
         waiting.extend(self.owed.get(session).into_iter().flatten().cloned());
         for (packet_id, message) in &waiting {
             let (client_id, message) = (client_id.clone(), Some(message.clone()));

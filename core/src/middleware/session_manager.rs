@@ -192,7 +192,7 @@ impl SessionManager {
             state.left = None;
         }
         self.note_stored(cx, session, open.expiry);
-        cx.wait_for_endings(id);
+        cx.wait_for_endings(id, &open.client_id);
         if let Some(connection) = cx.connection_mut(id) {
             connection.session = Some(session);
         }

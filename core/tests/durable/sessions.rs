@@ -78,6 +78,8 @@ fn session_present_tells_the_truth_after_a_crash() {
     machine.send(alice, &disconnect(ReasonCode::Success, &[Property::SessionExpiryInterval(0)]));
     let again = machine.try_connect(&expiring("alice", 0));
     assert!(machine.lines(again).is_empty());
+    let other = machine.try_connect(&expiring("other", 0));
+    assert!(welcomed(&mut machine, other), "that is nothing to others");
     machine.commit();
     assert!(welcomed(&mut machine, again));
     for mut after in machine.crashes() {
