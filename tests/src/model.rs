@@ -396,6 +396,7 @@ impl Model {
     /// Everything so far is on the disk.
     pub fn all_durable(&mut self) {
         self.durable_until = self.seq;
+        self.writes_durable();
     }
 
     pub(crate) fn step(&mut self, now: Micros) -> Seq {

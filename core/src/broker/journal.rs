@@ -155,7 +155,8 @@ impl Cx<'_> {
     pub(crate) fn when_committed(&mut self, seq: LogSeq, session: SessionId, action: Action) {
         let connection = self.session(session).and_then(|session| session.connection);
         let from = core::mem::replace(&mut self.state.from, connection);
-        self.state.gate(seq, action);
+        let order = self.state.next_order();
+        self.state.gate(seq, order, action);
         self.state.from = from;
     }
 }

@@ -186,11 +186,12 @@ impl Broker {
         let committed = self.state.committed;
         self.state.endings.retain(|_, seq| *seq > committed);
         while let Some(entry) = self.state.gates.first_entry() {
-            if entry.key().0 > self.state.committed {
+            let (through, order) = *entry.key();
+            if through > self.state.committed {
                 break;
             }
             let (from, action) = entry.remove();
-            self.opened(from, action);
+            self.opened(order, from, action);
         }
         self.unstall_all();
     }

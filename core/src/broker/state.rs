@@ -57,8 +57,8 @@ pub(crate) struct State {
     pub(crate) failed_from: LogSeq,
     pub(crate) gates: BTreeMap<(LogSeq, u64), (Option<ConnectionId>, Action)>,
     pub(crate) gate_order: u64,
-    /// A relay whose gate opened is being performed.
-    pub(crate) opening: bool,
+    /// A relay whose gate opened is being performed: the place of its acknowledgement.
+    pub(crate) opening: Option<u64>,
 
     // Outputs.
     pub(crate) out: VecDeque<Action>,
@@ -121,7 +121,7 @@ impl State {
             failed_from: LogSeq(u64::MAX),
             gates: BTreeMap::new(),
             gate_order: 0,
-            opening: false,
+            opening: None,
             out: VecDeque::new(),
             notices: VecDeque::new(),
             notices_dropped: 0,
@@ -241,13 +241,25 @@ impl State {
         self.timers.arm(self.now.mono.plus_ms(u64::from(ms)), part, owner)
     }
 
+    /// The number of something that may have to wait, in the order in which such things came.
+    pub(crate) fn next_order(&mut self) -> u64 {
+        self.gate_order += 1;
+        self.gate_order
+    }
+
     /// Holds an action until everything up to `through` is durable; if that cannot be, its connection ends.
-    pub(crate) fn gate(&mut self, through: LogSeq, action: Action) {
+    pub(crate) fn gate(&mut self, through: LogSeq, order: u64, action: Action) {
         if through >= self.failed_from {
             let lost = self.from.map(|id| Action::CloseClient { id, reason: ReasonCode::UnspecifiedError });
             return self.work.extend(lost);
         }
-        self.gate_order += 1;
-        self.gates.insert((through, self.gate_order), (self.from, action));
+        self.gates.insert((through, order), (self.from, action));
+    }
+
+    /// Keeps the place of an acknowledgement among those of its connection.
+    pub(crate) fn keep_place(&mut self, to: ConnectionId, order: u64) {
+        if let Some(connection) = self.connections.get_mut(to) {
+            connection.waiting.get_or_insert_default().push_back((order, None));
+        }
     }
 }

@@ -83,8 +83,12 @@ impl Broker {
     /// Keeps an action until its gate opens.
     fn hold(&mut self, mut action: Action, current: Option<Publication<'_>>) {
         let through = self.stored_through();
+        let order = self.state.next_order();
         if let Action::Relay(relay) = &mut action {
             relay.gated = false;
+            if let Some(ack) = relay.ack {
+                self.state.keep_place(ack.to, order);
+            }
             if matches!(relay.what, What::Current) {
                 match self.keep(current) {
                     Some(kept) => relay.what = kept,
@@ -92,7 +96,7 @@ impl Broker {
                 }
             }
         }
-        self.state.gate(through, action);
+        self.state.gate(through, order, action);
     }
 
     fn walk_action(&mut self, action: &mut Action, current: Option<Publication<'_>>) -> Flow {
@@ -190,22 +194,55 @@ impl Broker {
         Cx { state: &mut self.state, current, part: 0 }.keep(&What::Current).map(What::Kept)
     }
 
-    /// Writes an acknowledgement, or holds it until everything stored for its connection is durable: they leave in
-    /// the order they were made.
+    /// Writes an acknowledgement, or holds it until everything stored for its connection is durable and those before it
+    /// are written: they leave in the order of what they answer.
     fn reply(&mut self, reply: Reply) {
+        let kept = self.state.opening.take();
         let Some(connection) = self.state.connections.get_mut(reply.to) else { return };
-        if connection.stored > self.state.committed {
-            let counts = u16::from(reply.packet == PacketType::Puback);
-            connection.gated = connection.gated.saturating_add(counts);
-            let through = connection.stored;
-            if self.state.opening {
-                connection.regated = through;
-            }
-            self.state.from = Some(reply.to);
-            self.state.gate(through, Action::Reply(reply));
-            return;
+        let through = connection.stored;
+        let gated = through > self.state.committed;
+        if !gated && connection.waiting.is_none() {
+            return self.write_reply(&reply);
         }
-        self.write_reply(&reply);
+        let counts = u16::from(reply.packet == PacketType::Puback);
+        connection.gated = connection.gated.saturating_add(counts);
+        let order = kept.unwrap_or_else(|| {
+            let order = self.state.next_order();
+            self.state.keep_place(reply.to, order);
+            order
+        });
+        if gated {
+            self.state.from = Some(reply.to);
+            self.state.gate(through, order, Action::Reply(reply));
+        } else {
+            self.release(reply.to, order, Some(reply));
+        }
+    }
+
+    /// Nothing holds an acknowledgement up any more but those before it; `None`: there is none after all.
+    fn release(&mut self, to: ConnectionId, order: u64, reply: Option<Reply>) {
+        let Some(connection) = self.state.connections.get_mut(to) else { return };
+        let Some(waiting) = &mut connection.waiting else { return };
+        if let Ok(at) = waiting.binary_search_by_key(&order, |(order, _)| *order) {
+            match reply {
+                Some(reply) => waiting[at].1 = Some(reply),
+                None => drop(waiting.remove(at)),
+            }
+        }
+        while let Some(connection) = self.state.connections.get_mut(to)
+            && let Some(waiting) = &mut connection.waiting
+        {
+            match waiting.front_mut() {
+                Some((_, ready)) => {
+                    let Some(reply) = ready.take() else { return };
+                    waiting.pop_front();
+                    let counted = u16::from(reply.packet == PacketType::Puback);
+                    connection.gated = connection.gated.saturating_sub(counted);
+                    self.write_reply(&reply);
+                }
+                None => connection.waiting = None,
+            }
+        }
     }
 
     fn write_reply(&mut self, reply: &Reply) {
@@ -241,7 +278,7 @@ impl Broker {
     }
 
     /// A gate opened: performs what waited behind it.
-    pub(super) fn opened(&mut self, from: Option<ConnectionId>, action: Action) {
+    pub(super) fn opened(&mut self, order: u64, from: Option<ConnectionId>, action: Action) {
         self.state.from = from;
         if let Action::SessionOpened { session, connection, .. } = action
             && self.state.connections.get(connection).is_none_or(|state| state.session != Some(session))
@@ -249,23 +286,15 @@ impl Broker {
             // It left while it waited.
             return;
         }
-        let Action::Reply(reply) = action else {
-            self.state.opening = true;
-            self.state.work.push(action);
-            self.run(None);
-            self.state.opening = false;
-            return;
-        };
-        let Some(connection) = self.state.connections.get_mut(reply.to) else { return };
-        // What a relay behind an earlier gate stored holds back its acknowledgement, and so all that come after it.
-        let through = connection.regated;
-        if through > self.state.committed {
-            self.state.gate(through, Action::Reply(reply));
-            return self.run(None);
+        if let Action::Reply(reply) = action {
+            return self.release(reply.to, order, Some(reply));
         }
-        let counted = u16::from(reply.packet == PacketType::Puback);
-        connection.gated = connection.gated.saturating_sub(counted);
-        self.write_reply(&reply);
+        self.state.opening = matches!(action, Action::Relay(Relay { ack: Some(_), .. })).then_some(order);
+        self.state.work.push(action);
+        self.run(None);
+        if let (Some(order), Some(from)) = (self.state.opening.take(), from) {
+            self.release(from, order, None);
+        }
     }
 
     /// A peer broke a rule: it is told, counted and disconnected [MQTT-4.13.1-1].

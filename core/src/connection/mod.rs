@@ -9,7 +9,7 @@ pub use outbox::Outbox;
 pub(crate) use outbox::Pool;
 pub use phase::{Phase, Verdict, verdict};
 
-use crate::broker::{Disconnect, Parked, Peer};
+use crate::broker::{Disconnect, Parked, Peer, Reply};
 use crate::id::{LogSeq, SessionId};
 use crate::packet::{ReasonCode, Version};
 use alloc::boxed::Box;
@@ -64,8 +64,11 @@ pub struct Connection {
     pub(crate) gated: u16,
     /// The last record stored on behalf of this connection: its acknowledgements wait for it.
     pub(crate) stored: LogSeq,
-    /// The last record stored by a relay that had waited behind a gate itself.
-    pub(crate) regated: LogSeq,
+    /// The acknowledgements that wait for their gate, or behind one that does, in the order of what they answer. Its
+    /// place is kept from the moment the order is known.
+    // Most connections never have one, and an idle connection should cost a pointer.
+    #[allow(clippy::box_collection)]
+    pub(crate) waiting: Option<Box<VecDeque<(u64, Option<Reply>)>>>,
     pub(crate) inbox: Vec<u8>,
     pub(crate) aliases: Aliases,
     pub(crate) outbox: Outbox,
@@ -122,7 +125,7 @@ impl Connection {
             stalled: false,
             gated: 0,
             stored: LogSeq(0),
-            regated: LogSeq(0),
+            waiting: None,
             inbox: Vec::new(),
             aliases: Aliases::default(),
             outbox: Outbox::default(),

@@ -140,6 +140,8 @@ impl OutboundManager {
             }
             let (id, queued) = (session.connection, session.queued);
             let connection = id.and_then(|id| Some((id, cx.state.connections.get(id)?)));
+            // Its CONNACK waits for the disk: the session has its client, which cannot be sent anything yet.
+            let opening = connection.is_some_and(|(_, connection)| connection.phase == Phase::Connecting);
             let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
             match (connection, receiver.qos) {
                 (Some((id, connection)), QoS::AtMostOnce) => {
@@ -175,7 +177,7 @@ impl OutboundManager {
                         self.track(InFlight::new(packet_id, message, &receiver), receiver);
                     }
                 }
-                (None, _) if session.expiry > 0 || receiver.source != Source::Relay => {
+                (None, _) if opening || session.expiry > 0 || receiver.source != Source::Relay => {
                     queue(cx, &forward.what, receiver);
                 }
                 (None, _) => {}

@@ -95,6 +95,8 @@ impl Model {
         if let Some(write) = write.and_then(|write| self.writes.get_mut(write)) {
             if error {
                 write.refused = true;
+            } else if write.repeated {
+                write.closed.get_or_insert(seq);
             } else {
                 write.sure.get_or_insert(seq);
                 write.acknowledged = true;

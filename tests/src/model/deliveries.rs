@@ -76,6 +76,7 @@ impl Model {
         if !known || crashed {
             if publish.retain {
                 let at = self.write_topic(topic, message, seq);
+                self.writes[at].repeated = known;
                 if publish.qos == QoS::AtMostOnce && !self.rules.asks {
                     self.writes[at].sure = Some(seq);
                 }
@@ -395,15 +396,17 @@ impl Model {
         }
     }
 
-    /// The connection whose will this is may have been given up, for a full queue or for silence: that comes out only when
+    /// The connection whose will this is may have been given up, for a full queue, for silence, for nonsense: that comes out only when
     /// its last packet is written.
     fn perhaps_given_up(&self, message: usize) -> bool {
         let publisher = self.publications[message].publisher;
         let silent = |state: &super::LinkState| {
             let patience = u64::from(state.keep_alive_s) * 1_500_000;
-            patience > 0 && state.clogged && self.now.saturating_sub(state.heard_at) + 1_000 >= patience
+            let slept = patience > 0 && self.now.saturating_sub(state.heard_at) + 1_000 >= patience;
+            state.clogged && (slept || state.must_close)
         };
         self.dropped
+            || self.failed
             || self
                 .links
                 .values()

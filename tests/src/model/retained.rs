@@ -13,6 +13,8 @@ pub(crate) struct Write {
     /// It happened before this, if at all.
     pub(crate) closed: Option<Seq>,
     pub(crate) refused: bool,
+    /// It may be a repetition of one that was remembered over a crash.
+    pub(crate) repeated: bool,
     /// It was acknowledged, so it survives a crash.
     pub(crate) acknowledged: bool,
 }
@@ -32,6 +34,7 @@ impl Model {
             sure,
             closed,
             refused: false,
+            repeated: false,
             acknowledged: false,
         });
         self.writes.len() - 1
@@ -49,12 +52,23 @@ impl Model {
     pub(crate) fn writes_crashed(&mut self, seq: Seq) {
         let (durable, durable_until) = (self.rules.durable, self.durable_until);
         for write in &mut self.writes {
+            // What was accepted and not passed on may be passed on when the broker is back.
             if write.sure.is_none() {
-                write.closed.get_or_insert(seq);
+                if !durable {
+                    write.closed.get_or_insert(seq);
+                }
             } else if !durable || !write.acknowledged && write.may > durable_until {
                 write.sure = None;
                 write.closed = Some(seq);
             }
+        }
+    }
+
+    /// What came in before the last crash has happened by now, if it ever does.
+    pub(crate) fn writes_durable(&mut self) {
+        let (seq, Some(crash)) = (self.seq, self.crashes.last().copied()) else { return };
+        for write in self.writes.iter_mut().filter(|write| write.may < crash && write.sure.is_none()) {
+            write.closed.get_or_insert(seq);
         }
     }
 
@@ -69,7 +83,7 @@ impl Model {
         let superseded = |write: &Write| {
             let latest = write.sure.or(write.closed).unwrap_or(Seq::MAX);
             writes.iter().any(|later| {
-                later.may > write.may && later.may >= latest && later.sure.is_some_and(|sure| sure <= a)
+                later.may > write.may && later.may > latest && later.sure.is_some_and(|sure| sure <= a)
             })
         };
         let mut values: Vec<Option<usize>> =

@@ -140,6 +140,10 @@ impl Model {
             if !self.rules.asks && !self.failed && !taken_over {
                 return broken(Promise::Close, format!("CONNECT was refused with {:?}", connack.reason));
             }
+            if self.rules.durable {
+                // It was refused after it had its effect, which may be on the disk.
+                self.doubt(client, &connecting);
+            }
             return Ok(());
         }
         self.seen.insert(Promise::SessionPresent);
@@ -190,6 +194,10 @@ impl Model {
         life.begun = true;
         life.ended = false;
         life.sure &= sure;
+        if !life.sure {
+            // It may be another session than the one the model knows.
+            life.in_flight.values_mut().for_each(|flight| flight.perhaps_over = true);
+        }
         if let Some(state) = self.links.get_mut(&link) {
             state.life = Some(index);
         }

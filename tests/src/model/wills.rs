@@ -21,7 +21,9 @@ impl Model {
         let life = &mut self.lives[index];
         let Some(will) = &mut life.will else { return };
         let wait = u64::from(will.delay_s.min(life.expiry_s)) * 1_000_000;
-        will.due = Some((from + wait, to + wait + TOLERANCE));
+        // What survives a restart is kept in milliseconds.
+        let early = if wait > 0 { 1_000 } else { 0 };
+        will.due = Some((from + wait - early, to + wait + TOLERANCE));
         if wait == 0 {
             let message = will.message;
             self.may_be_published(message, self.seq);

@@ -137,6 +137,7 @@ impl World<'_> {
         match action {
             Action::Close { id, how } => self.close(id, how),
             Action::Store { seq, record } => {
+                self.note(None, Kind::Note, || format!("store {}: {record:?}", seq.0));
                 self.disk.pending.push((seq, *record));
                 if !self.disk.busy {
                     self.disk.busy = true;
