@@ -86,8 +86,13 @@ impl Client {
 
     fn take(&mut self, bench: &mut Bench, from: ConnectionId, packet: &Packet<'_>, filter: Option<QoS>) {
         match packet {
+            // An earlier connection of its own, which it gave up, was served after this one.
+            Packet::Connack(connack) if connack.reason.is_error() => drop(self.lose()),
+            Packet::Disconnect(disconnect) => {
+                assert_eq!(disconnect.reason, ReasonCode::SessionTakenOver);
+                self.lose();
+            }
             Packet::Connack(connack) => {
-                assert!(!connack.reason.is_error());
                 assert_eq!(connack.session_present, self.established || connack.session_present);
                 (self.connected, self.established) = (true, true);
                 for at in 0..self.sending.len() {
@@ -166,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A publisher and two subscribers, of QoS 2 and of QoS 1, before a machine that crashes.
 struct World {
     bench: Bench,
+    config: Config,
     /// What the machines before this one left.
     log: Vec<Record>,
     committed: usize,
@@ -176,10 +182,10 @@ struct World {
 const FILTERS: [Option<QoS>; 3] = [None, Some(Q2), Some(Q1)];
 
 impl World {
-    fn new() -> Self {
+    fn new(config: Config) -> Self {
         let clients = ["publisher", "exactly", "at least"].map(Client::new);
-        let bench = Bench::with(Config::default(), Stack::durable());
-        let mut world = Self { bench, log: Vec::new(), committed: 0, clients, published: Vec::new() };
+        let bench = Bench::with(config.clone(), Stack::durable());
+        let mut world = Self { bench, config, log: Vec::new(), committed: 0, clients, published: Vec::new() };
         world.settle();
         world
     }
@@ -250,7 +256,7 @@ impl World {
         self.log.truncate(left);
         self.committed = left;
         let now = self.bench.now.plus_ms(5);
-        self.bench = Bench::at(Config::default(), Stack::durable(), now);
+        self.bench = Bench::at(self.config.clone(), Stack::durable(), now);
         self.bench.broker.restore(self.log.iter().cloned()).unwrap();
         self.bench.drain();
     }
@@ -289,8 +295,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn acknowledged_messages_arrive_as_often_as_they_should(steps in prop::collection::vec(step(), 1..120)) {
-        let mut world = World::new();
+    fn acknowledged_messages_arrive_as_often_as_they_should(
+        steps in prop::collection::vec(step(), 1..120),
+        in_flight_max in prop::sample::select(vec![1u16, 2, 1_024]),
+        actions_max in prop::sample::select(vec![2u32, 65_536]),
+    ) {
+        let mut world = World::new(Config { in_flight_max, actions_max, ..Config::default() });
         steps.iter().for_each(|step| world.perform(step));
         world.settle();
         world.check()?;

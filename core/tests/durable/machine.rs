@@ -67,20 +67,32 @@ impl Machine {
     /// The machine that is made of the first `left` records, `ms` later.
     pub(crate) fn crash_at(&self, left: usize, ms: u64) -> Machine {
         assert!(left >= self.committed, "what is committed stays");
-        let before: Vec<Record> = self.log().into_iter().take(left).collect();
-        let mut bench = Bench::at(self.config.clone(), Stack::durable(), self.bench.now.plus_ms(ms));
-        bench.broker.restore(before.iter().cloned()).unwrap();
-        bench.drain();
-        Machine { bench, config: self.config.clone(), before, committed: left }
+        let bench = Bench::at(self.config.clone(), Stack::durable(), self.bench.now.plus_ms(ms));
+        let log = self.log().into_iter().take(left).collect();
+        Machine { bench, config: self.config.clone(), before: Vec::new(), committed: 0 }.restored(log)
     }
 
-    /// The same, when everything is durable.
+    /// The machine that is made of all records, with other settings.
+    pub(crate) fn crash_into(&self, config: Config) -> Machine {
+        let (bench, before) = (Bench::with(config.clone(), Stack::durable()), Vec::new());
+        Machine { bench, config, before, committed: 0 }.restored(self.log())
+    }
+
+    fn restored(mut self, log: Vec<Record>) -> Machine {
+        self.bench.broker.restore(log.iter().cloned()).unwrap();
+        self.bench.drain();
+        self.committed = log.len();
+        self.before = log;
+        self
+    }
+
+    /// Crashes when everything is durable.
     pub(crate) fn crash_after(mut self, ms: u64) -> Machine {
         self.commit();
         self.crash_at(self.stored(), ms)
     }
 
-    /// The embedding program publishes with QoS 2.
+    /// The embedding program publishes with a QoS.
     pub(crate) fn broker_publish_as(&mut self, topic: &str, qos: QoS) {
         let message = Message::new(topic, b"m", qos, false).unwrap();
         self.bench.broker.publish(self.bench.now, message, Origin::Program).unwrap();

@@ -126,6 +126,21 @@ fn a_qos_2_message_is_relayed_once_whenever_the_crash_comes() {
 }
 
 #[test]
+fn nobody_gets_a_qos_2_message_before_a_repetition_would_be_recognized() {
+    // At QoS 0 a repetition would be a message too many.
+    let mut machine = Machine::new();
+    let program = machine.bench.broker.subscribe(machine.bench.now, "t").unwrap();
+    let carol = machine.connect(Version::V5, "carol");
+    machine.subscribe(carol, "t", QoS::AtMostOnce);
+    let (bob, _) = machine.come(&lasting("bob"));
+    machine.publish_as(bob, 7, "t", "m", Q2);
+    assert!(machine.messages(carol).is_empty() && machine.forwards.is_empty());
+    machine.commit_to(machine.stored());
+    assert_eq!(machine.messages(carol), ["t: m"]);
+    assert_eq!(machine.forwards[0].receivers[0].session, program);
+}
+
+#[test]
 fn what_was_accepted_is_relayed_after_a_restart_though_its_publisher_stays_away() {
     let mut machine = Machine::new();
     machine.subscriber("alice", "t", Q2);

@@ -29,6 +29,25 @@ fn what_a_full_queue_drops_is_dropped_after_a_crash_too() {
 }
 
 #[test]
+fn limits_that_became_tighter_drop_nothing_that_was_stored() {
+    let mut machine = Machine::new();
+    let alice = machine.subscriber("alice", "t", Q1);
+    machine.cut(alice);
+    for n in 1..=3 {
+        machine.broker_publish("t", n);
+    }
+    let bob = machine.connect(Version::V5, "bob");
+    for topic in ["r/1", "r/2"] {
+        machine.send(bob, &retained(topic, "m", Q1));
+    }
+    machine.commit();
+    let tight = Config { queue_messages_max: 1, retained_messages_max: 1, ..Config::default() };
+    let mut after = machine.crash_into(tight);
+    assert_eq!(after.waiting("alice"), ["t: 1", "t: 2", "t: 3"]);
+    assert_eq!([after.retained("r/1"), after.retained("r/2")], ["m", "m"]);
+}
+
+#[test]
 fn a_client_that_is_disconnected_for_its_full_queue_keeps_what_was_queued() {
     let config = Config {
         queue_messages_max: 1,

@@ -265,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn identifiers_of_an_earlier_machine_are_not_given_twice() {
+        // [MQTT-2.2.1-4]: in whatever order they were.
+        let mut window = Window::default();
+        let numbers = [5, 65_000, 3, 7];
+        for number in numbers {
+            let mut earlier = Window { last: number - 1, ..Window::default() };
+            fly(&mut earlier);
+            window.restore(earlier.flights.pop_back().unwrap());
+        }
+        window.restore_released(PacketId::new(9).unwrap());
+        for _ in 0..70_000 {
+            let packet_id = fly(&mut window);
+            assert!(!numbers.contains(&packet_id.get()) && packet_id.get() != 9);
+            assert!(land(&mut window, packet_id));
+        }
+        numbers.iter().for_each(|number| window.end(PacketId::new(*number).unwrap()));
+        assert_eq!(window.state(PacketId::new(9).unwrap()), Some((QoS::ExactlyOnce, Progress::Released)));
+        assert_eq!(window.len(), 1);
+    }
+
+    #[test]
     fn acknowledgements_out_of_order_find_their_messages() {
         let mut window = Window::default();
         let mut flying = VecDeque::new();
