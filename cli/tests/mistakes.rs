@@ -125,7 +125,7 @@ fn a_wrong_address_says_what_was_expected() {
         "mqtts://",
         "ws://:8083",
         "ws://127.0.0.1:8083/a b",
-        "wss://x",
+        "wss://",
     ] {
         let outcome = run(&mut culex(&["--listen", address]));
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
