@@ -47,7 +47,7 @@ fn serve(url: &str, runtime: &str) -> Serving {
 
 /// Scores a broker, which must pass; returns the table.
 fn passes(broker: &Serving, runtime: &str, arguments: &[&str]) -> String {
-    let url = broker.urls().next().unwrap();
+    let url = broker.urls().next().expect("it listens");
     let outcome = run(culex(&["conformance", "--url", url]).args(arguments));
     assert_eq!(outcome.code, Some(0), "on {runtime}:\n{}{}", outcome.out, outcome.err);
     outcome.out

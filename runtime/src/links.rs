@@ -211,3 +211,108 @@ pub(crate) fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<u
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use culex_core::id::Id;
+
+    const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+    const PING: &[u8] = &[0x89, 0x81, 0, 0, 0, 0, b'p'];
+    const GOODBYE: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
+
+    /// A socket that takes so many bytes.
+    fn socket(room: usize) -> impl FnMut(ConnectionId, &[IoSlice<'_>]) -> io::Result<usize> {
+        move |_, slices| match slices.iter().map(|slice| slice.len()).sum::<usize>().min(room) {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// A link whose handshake is over.
+    fn linked() -> (Links, ConnectionId) {
+        let mut links = Links::new(vec![Transport::WebSocket { path: "/mqtt".into() }]);
+        let id = ConnectionId::new(3, 1);
+        links.accept(id, 0);
+        links.receive(id, REQUEST);
+        assert_eq!(links.poll_dirty(), Some(id));
+        assert_eq!(links.write(id, &[], &mut socket(1000)), Written::All);
+        (links, id)
+    }
+
+    #[test]
+    fn a_listener_of_tcp_has_no_link() {
+        let mut links = Links::new(vec![Transport::Tcp]);
+        let id = ConnectionId::new(0, 0);
+        links.accept(id, 0);
+        assert!(!links.has(id) && !links.is_full(id) && !links.finish(id));
+        assert!(links.poll_dirty().is_none() && links.poll_effect().is_none());
+    }
+
+    /// However much a peer pings while it reads little, no more is kept than was offered once.
+    #[test]
+    fn what_a_full_socket_leaves_does_not_grow() {
+        let (mut links, id) = linked();
+        let payload = vec![0; 1000];
+        assert_eq!(links.write(id, &[IoSlice::new(&payload)], &mut socket(10)), Written::Full);
+        let kept = links.links.get(id).unwrap().rest.len();
+        for _ in 0..500 {
+            links.receive(id, PING);
+            assert!(links.poll_dirty().is_none(), "it is full");
+            links.writable(id);
+            assert_eq!(links.poll_dirty(), Some(id));
+            assert_eq!(links.write(id, &[], &mut socket(1)), Written::Full);
+        }
+        assert_eq!(links.links.get(id).unwrap().rest.len(), kept - 500);
+        // Then what was asked meanwhile is answered, once.
+        links.writable(id);
+        assert_eq!(links.write(id, &[], &mut socket(1000)), Written::All);
+        assert_eq!(links.poll_dirty(), Some(id));
+        let mut said = Vec::new();
+        let mut listen = |_: ConnectionId, slices: &[IoSlice<'_>]| {
+            slices.iter().for_each(|slice| said.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        assert_eq!(links.write(id, &[], &mut listen), Written::All);
+        assert_eq!(said, [0x8A, 1, b'p']);
+        let idle = links.links.get(id).unwrap();
+        assert!(idle.rest.capacity() == 0 && links.poll_dirty().is_none());
+    }
+
+    #[test]
+    fn a_socket_is_told_to_finish_when_the_goodbye_is_written() {
+        let (mut links, id) = linked();
+        assert_eq!(links.write(id, &[IoSlice::new(b"bytes")], &mut socket(3)), Written::Full);
+        assert!(links.finish(id));
+        assert!(links.poll_dirty().is_none() && links.poll_effect().is_none(), "the socket is full");
+        links.writable(id);
+        assert_eq!(links.poll_dirty(), Some(id));
+        assert_eq!(links.write(id, &[], &mut socket(1000)), Written::All);
+        assert!(links.poll_effect().is_none(), "the goodbye is still to be written");
+        assert_eq!(links.poll_dirty(), Some(id));
+        assert_eq!(links.write(id, &[], &mut socket(2)), Written::Full);
+        assert!(links.poll_effect().is_none());
+        links.writable(id);
+        while let Some(id) = links.poll_dirty() {
+            assert_eq!(links.write(id, &[], &mut socket(1000)), Written::All);
+        }
+        assert_eq!(links.poll_effect(), Some(Effect::Close { id, how: Close::Finish }));
+        assert!(links.poll_dirty().is_none() && links.poll_effect().is_none());
+    }
+
+    /// Who said goodbye and does not read is not waited for.
+    #[test]
+    fn who_said_goodbye_is_dropped_after_one_attempt_to_answer() {
+        for room in [0, 1, 1000] {
+            let (mut links, id) = linked();
+            assert_eq!(links.receive(id, GOODBYE).1, Progress::Closed);
+            assert!(links.has_left(id) && links.poll_effect().is_none(), "the machine decides when");
+            links.leave(id);
+            assert_eq!(links.poll_dirty(), Some(id));
+            let _ = links.write(id, &[], &mut socket(room));
+            assert_eq!(links.poll_effect(), Some(Effect::Close { id, how: Close::Drop }));
+            assert!(links.remove(id) && !links.has(id));
+        }
+    }
+}
