@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Builder`], [`Prepared`] | the same settings, with the same names, for every runtime |
 //! | [`Handle`], [`Subscription`], [`Responder`] | how the program talks to a running broker, from any thread |
-//! | [`ListenUrl`] | where to listen |
+//! | [`ListenUrl`], [`Transport`] | where to listen, and what carries MQTT |
 //! | [`Driver`] | the machine, its clock, the byte layers of its connections, and everything that needs no socket |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
 //!
