@@ -222,7 +222,7 @@ impl Driver {
     }
 
     /// Lets `write` write once for the next connection with output, and says for which and how it went. `write` gives an
-    /// error of the kind [`ErrorKind::WouldBlock`] when the socket is full.
+    /// error of the kind [`WouldBlock`](io::ErrorKind::WouldBlock) when the socket is full.
     pub fn poll_write(
         &mut self,
         mut write: impl FnMut(ConnectionId, &[IoSlice<'_>]) -> io::Result<usize>,

@@ -303,6 +303,7 @@ macro_rules! runtime_suite {
             $crate::runtime_suite! { @each $broker, $run, websocket,
                 a_text_frame_ends_the_connection
                 a_goodbye_is_answered_and_the_will_published
+                a_goodbye_waits_for_what_came_before
                 a_ping_is_answered_while_much_is_sent
                 another_path_is_refused_by_http
                 a_handshake_must_be_over_in_time

@@ -1,13 +1,18 @@
 //! The part of the suite that is about WebSocket itself.
 
 use super::{Adapter, Client, Over, Place, Run, Running, builder, start};
-use crate::Builder;
-use culex_core::Config;
+use crate::{Builder, Responder};
+use culex_core::middleware::Authentication;
+use culex_core::{Answer, Config, Stack};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
+
+/// A CONNECT whose will is `ok` to `will`.
+const WITH_A_WILL: &[u8] = b"\x10\x17\x00\x04MQTT\x04\x06\x00\x3c\x00\x01c\x00\x04will\x00\x02ok";
 
 fn serve<A: Adapter<Bound: Send + 'static>>(run: Run<A>) -> Running {
     start(run, Over::WebSocket, builder::<A>())
@@ -46,13 +51,36 @@ pub fn a_goodbye_is_answered_and_the_will_published<A: Adapter<Bound: Send + 'st
     watcher.subscribe("will");
     watcher.subscribe("last");
     let mut client = Client::open(broker.place);
-    client.send(b"\x10\x17\x00\x04MQTT\x04\x06\x00\x3c\x00\x01c\x00\x04will\x00\x02ok");
+    client.send(WITH_A_WILL);
     assert_eq!(client.packet().unwrap(), [0x20, 2, 0, 0]);
     client.publish("last", b"word");
     client.websocket().close(None).unwrap();
     assert!(matches!(client.websocket().read(), Ok(Message::Close(None))));
     assert!(client.packet().is_none());
     assert_eq!(watcher.message(), ("last".into(), b"word".to_vec()));
+    assert_eq!(watcher.message(), ("will".into(), b"ok".to_vec()));
+    broker.stop();
+}
+
+/// A goodbye that comes while the machine waits for an answer does not undo the CONNECT before it.
+pub fn a_goodbye_waits_for_what_came_before<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+    let chain = || Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
+    let (asked, questions) = channel::<Responder>();
+    let builder = builder::<A>().chain(chain).on_ask(move |_, responder| asked.send(responder).unwrap());
+    let broker = start(run, Over::WebSocket, builder);
+    let mut watcher = Client::open(broker.place);
+    watcher.send(&Client::connect_packet(4, "watcher"));
+    questions.recv().unwrap().complete(Answer::Allow);
+    assert_eq!(watcher.packet().unwrap(), [0x20, 2, 0, 0]);
+    watcher.subscribe("will");
+    let mut client = Client::open(broker.place);
+    // In one write, so that the end is there before the answer.
+    let socket = client.websocket();
+    socket.write(Message::binary(WITH_A_WILL)).unwrap();
+    socket.close(None).unwrap();
+    let question = questions.recv().unwrap();
+    watcher.ping();
+    question.complete(Answer::Allow);
     assert_eq!(watcher.message(), ("will".into(), b"ok".to_vec()));
     broker.stop();
 }
