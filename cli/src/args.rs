@@ -52,7 +52,7 @@ enum Word {
 /// What `serve` takes.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServeArgs {
-    /// Listen here; repeat it for several places [default: mqtt://127.0.0.1:1883]
+    /// Listen here; repeat it for several places; ws://HOST:PORT/PATH for WebSocket [default: mqtt://127.0.0.1:1883]
     #[arg(long, value_name = "mqtt://HOST:PORT")]
     listen: Vec<String>,
     /// Read settings from this TOML file; `culex settings` prints all of them

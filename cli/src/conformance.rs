@@ -10,7 +10,7 @@ use std::time::Duration;
 /// What `conformance` takes.
 #[derive(Debug, Args)]
 pub(crate) struct ConformanceArgs {
-    /// The broker; without it the machine in this process is scored
+    /// The broker, or ws://HOST:PORT/PATH; without it the machine in this process is scored
     #[arg(long, value_name = "mqtt://HOST:PORT")]
     url: Option<String>,
     /// Only this version: 3.1, 3.1.1 or 5; repeat it for several
@@ -41,6 +41,7 @@ fn version(word: &str) -> Result<Version, String> {
 pub(crate) fn conformance(args: ConformanceArgs) -> Result<(String, bool), Problem> {
     let options = Options {
         url: args.url,
+        websocket: false,
         versions: args.version,
         clause: args.clause,
         longest: Duration::from_secs(args.slow),

@@ -34,8 +34,8 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
 
 /// What an operator should know about a broker that just started.
 fn introduce(settings: &Settings, addresses: &[SocketAddr]) {
-    for address in addresses {
-        say(&format!("listening on mqtt://{address} ({})", settings.runtime));
+    for (url, address) in settings.listen.iter().zip(addresses) {
+        say(&format!("listening on {} ({})", url.bound_to(*address), settings.runtime));
     }
     for (key, value, default) in settings.changed() {
         say(&format!("{key} = {value} (default: {default})"));

@@ -68,8 +68,8 @@ pub(crate) const PROGRAM: [ProgramSetting; 4] = [
     ProgramSetting {
         key: "listen",
         default: "mqtt://127.0.0.1:1883",
-        doc: "Where to listen: mqtt://HOST:PORT, or an array of several; in the environment separated by commas. \
-              Port 0 takes any free port.",
+        doc: "Where to listen: mqtt://HOST:PORT, or ws://HOST:PORT/PATH for WebSocket (the path is /mqtt unless given), \
+              or an array of several; in the environment separated by commas. Port 0 takes any free port.",
     },
     ProgramSetting {
         key: "allow_anonymous_remote",
@@ -247,7 +247,7 @@ fn listen_urls(value: &Value) -> Result<Vec<ListenUrl>, String> {
     let texts: Vec<&str> = match value {
         Value::Text(text) => text.split(',').map(str::trim).collect(),
         Value::Many(texts) if !texts.is_empty() => texts.iter().map(String::as_str).collect(),
-        _ => return Err(expected("mqtt://HOST:PORT or an array of them", value)),
+        _ => return Err(expected("mqtt://HOST:PORT, ws://HOST:PORT/PATH or an array of them", value)),
     };
     texts.into_iter().map(|text| text.parse::<ListenUrl>().map_err(|error| error.to_string())).collect()
 }

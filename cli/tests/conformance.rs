@@ -10,11 +10,47 @@ use std::time::{Duration, Instant};
 #[test]
 fn the_program_passes_every_scenario_on_every_runtime() {
     for runtime in ["tokio", "smol", "std"] {
-        let broker =
-            Serving::start(&mut culex(&["serve", "--listen", "mqtt://127.0.0.1:0", "--runtime", runtime]));
-        let outcome = score(&format!("mqtt://{}", broker.addresses()[0]));
-        assert_eq!(outcome.code, Some(0), "on {runtime}:\n{}{}", outcome.out, outcome.err);
+        let broker = serve("mqtt://127.0.0.1:0", runtime);
+        passes(&broker, runtime, &[]);
     }
+}
+
+#[test]
+fn the_program_passes_every_scenario_by_websocket() {
+    let broker = serve("ws://127.0.0.1:0/mqtt", "tokio");
+    passes(&broker, "tokio", &[]);
+}
+
+#[test]
+fn the_program_passes_the_scenarios_of_websocket_on_every_runtime() {
+    for runtime in ["tokio", "smol", "std"] {
+        let broker = serve("ws://127.0.0.1:0/mqtt", runtime);
+        let out = passes(&broker, runtime, &["--clause", "*MQTT-6.0.0-*"]);
+        assert!(out.contains(" 0 skipped") && !out.contains("0 of 0"), "on {runtime}:\n{out}");
+    }
+}
+
+#[test]
+fn a_url_that_cannot_be_scored_is_one_line() {
+    for (url, what) in [
+        ("http://127.0.0.1", "expected mqtt://host:port or ws://host:port/path"),
+        ("ws:///mqtt", "expected mqtt://host:port or ws://host:port/path"),
+    ] {
+        let outcome = run(&mut culex(&["conformance", "--url", url]));
+        assert_eq!((outcome.code, outcome.err), (Some(2), format!("culex: {url}: {what}\n")));
+    }
+}
+
+fn serve(url: &str, runtime: &str) -> Serving {
+    Serving::start(&mut culex(&["serve", "--listen", url, "--runtime", runtime]))
+}
+
+/// Scores a broker, which must pass; returns the table.
+fn passes(broker: &Serving, runtime: &str, arguments: &[&str]) -> String {
+    let url = broker.urls().next().expect("it listens");
+    let outcome = run(culex(&["conformance", "--url", url]).args(arguments));
+    assert_eq!(outcome.code, Some(0), "on {runtime}:\n{}{}", outcome.out, outcome.err);
+    outcome.out
 }
 
 /// Kills the broker with the test.

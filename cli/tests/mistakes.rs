@@ -34,7 +34,7 @@ fn every_wrong_line_of_a_file_is_reported_with_its_number() {
         format!("{path}:4: retain_available: expected true or false, found \"perhaps\""),
         format!("{path}:5: runtime: expected tokio, smol or std, found \"async\""),
         format!(
-            "{path}:6: listen: expected mqtt://HOST:PORT or an array of them, found an array that is not of strings"
+            "{path}:6: listen: expected mqtt://HOST:PORT, ws://HOST:PORT/PATH or an array of them, found an array that is not of strings"
         ),
         format!("{path}:7: log: expected {level}, found \"inof\""),
         format!("{path}:8: allow_anonymous_remote: expected true or false, found 1"),
@@ -118,11 +118,22 @@ fn a_wrong_argument_is_one_line() {
 
 #[test]
 fn a_wrong_address_says_what_was_expected() {
-    for address in ["1883", "http://127.0.0.1:1883", "mqtt://127.0.0.1:99999", "mqtts://"] {
+    for address in [
+        "1883",
+        "http://127.0.0.1:1883",
+        "mqtt://127.0.0.1:99999",
+        "mqtts://",
+        "ws://:8083",
+        "ws://127.0.0.1:8083/a b",
+        "wss://",
+    ] {
         let outcome = run(&mut culex(&["--listen", address]));
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
-        assert!(outcome.err.starts_with("--listen: expected mqtt://HOST:PORT, found "), "{outcome:?}");
+        assert!(
+            outcome.err.starts_with("--listen: expected mqtt://HOST:PORT or ws://HOST:PORT/PATH, found "),
+            "{outcome:?}"
+        );
         assert!(outcome.err.contains(address), "{outcome:?}");
     }
 }
@@ -132,17 +143,23 @@ fn a_busy_port_is_named_on_every_runtime() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("mqtt://{}", taken.local_addr().unwrap());
     for runtime in ["tokio", "smol", "std"] {
-        let mut command = culex(&["--listen", "mqtt://127.0.0.1:0", "--listen", &url, "--runtime", runtime]);
-        fails(run(&mut command), 1, &[&format!("cannot listen on {url}: address in use")]);
+        let by_websocket = format!("{}/mqtt", url.replace("mqtt", "ws"));
+        for url in [&url, &by_websocket] {
+            let mut command =
+                culex(&["--listen", "mqtt://127.0.0.1:0", "--listen", url, "--runtime", runtime]);
+            fails(run(&mut command), 1, &[&format!("cannot listen on {url}: address in use")]);
+        }
     }
 }
 
 #[test]
 fn listening_beyond_this_machine_must_be_asked_for() {
     for host in ["0.0.0.0", "[::]"] {
-        let url = format!("mqtt://{host}:0");
+        let urls = [format!("mqtt://{host}:0"), format!("ws://{host}:0/mqtt")];
         let refused = "whoever reaches it could read and write every topic, because there are no passwords yet; set \
                        allow_anonymous_remote = true if that is what you want";
-        fails(run(&mut culex(&["--listen", &url])), 2, &[&format!("--listen: refusing {url}: {refused}")]);
+        for url in &urls {
+            fails(run(&mut culex(&["--listen", url])), 2, &[&format!("--listen: refusing {url}: {refused}")]);
+        }
     }
 }

@@ -52,6 +52,22 @@ fn port_0_is_printed_as_the_port_that_was_taken() {
 }
 
 #[test]
+fn a_listener_for_websocket_is_told_with_its_path() {
+    let path = file("websocket.toml", "listen = [\"ws://127.0.0.1:0\", \"ws://127.0.0.1:0/a/b\"]\n");
+    for runtime in RUNTIMES {
+        let args = ["--config", path.to_str().unwrap(), "--runtime", runtime];
+        let broker = Serving::start(&mut culex(&args));
+        let urls: Vec<_> = broker.urls().collect();
+        let expected: Vec<_> = ["mqtt", "a/b"]
+            .iter()
+            .zip(broker.addresses())
+            .map(|(path, at)| format!("ws://{at}/{path}"))
+            .collect();
+        assert_eq!(urls, expected);
+    }
+}
+
+#[test]
 fn arguments_go_before_the_environment_and_the_environment_before_the_file() {
     let path = file(
         "precedence.toml",

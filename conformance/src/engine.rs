@@ -127,7 +127,7 @@ impl Engine<'_> {
         match action {
             Action::Wait(time) => self.broker.pass(*time),
             Action::Fence(None) => self.fence_all()?,
-            Action::Open(name) => self.open(name)?,
+            Action::Open(name, offers) => self.open(name, offers)?,
             Action::Connect(name, fields) => self.connect(name, fields)?,
             Action::Fence(Some(name))
             | Action::Subscribe(name, _)
@@ -143,8 +143,8 @@ impl Engine<'_> {
             Action::Send { to, what, hold } => {
                 let connects = matches!(what, Send::Packet { name, .. } if name == "CONNECT");
                 match self.connections.get(to) {
-                    None => self.open(to)?,
-                    Some(connection) if connection.closed && connects => self.open(to)?,
+                    None => self.open(to, &mqtt())?,
+                    Some(connection) if connection.closed && connects => self.open(to, &mqtt())?,
                     Some(connection) if connection.closed && !connection.over => {
                         return Err(format!("{to} has ended"));
                     }
@@ -188,12 +188,12 @@ impl Engine<'_> {
         self.connections.get_mut(name).ok_or_else(|| format!("{name} was not opened"))
     }
 
-    fn open(&mut self, name: &str) -> Result<(), String> {
+    fn open(&mut self, name: &str, offers: &[String]) -> Result<(), String> {
         if self.connections.get(name).is_some_and(|connection| !connection.closed) {
             return Err(format!("{name} is still open: end it first, or take another name"));
         }
         let connection = Connection {
-            handle: self.broker.open()?,
+            handle: self.broker.open(offers)?,
             version: self.version,
             buffer: Vec::new(),
             held: Vec::new(),
@@ -208,6 +208,11 @@ impl Engine<'_> {
     fn send(&mut self, name: &str, what: &Send, hold: bool) -> Result<(), String> {
         match what {
             Send::Hex(bytes) => self.bytes(name, bytes, 0, hold),
+            Send::Frame(frame) => {
+                let handle = self.connection(name)?.handle;
+                self.broker.write_frame(handle, frame);
+                Ok(())
+            }
             Send::Packet { name: packet, fields } => self.packet(name, packet, fields, hold),
         }
     }
@@ -275,6 +280,7 @@ impl Engine<'_> {
             }
             match self.broker.read(connection.handle, within) {
                 Read::Bytes(bytes) => connection.buffer.extend(bytes),
+                Read::Wrong(wrong) => return Err(wrong),
                 Read::Closed if connection.buffer.is_empty() => return Ok(Event::Close),
                 Read::Nothing if connection.buffer.is_empty() => return Ok(Event::Nothing),
                 Read::Closed => {
@@ -377,7 +383,7 @@ impl Engine<'_> {
     }
 
     fn connect(&mut self, name: &str, fields: &[(String, Value)]) -> Result<(), String> {
-        self.open(name)?;
+        self.open(name, &mqtt())?;
         self.packet(name, "CONNECT", fields, false)?;
         let patience = self.broker.patience();
         match self.next(name, patience)? {
@@ -469,7 +475,7 @@ impl Engine<'_> {
     /// Ends sessions and removes retained messages that the scenario may have left.
     fn clear(&mut self) {
         for packets in std::mem::take(&mut self.leftovers) {
-            let Ok(handle) = self.broker.open() else { return };
+            let Ok(handle) = self.broker.open(&mqtt()) else { return };
             self.broker.write(handle, &packets);
             self.broker.leave(handle, Leave::Peace);
         }
@@ -487,4 +493,9 @@ impl Engine<'_> {
         }
         Ok(())
     }
+}
+
+/// What a client offers by WebSocket unless the scenario says otherwise [MQTT-6.0.0-3].
+fn mqtt() -> [String; 1] {
+    ["mqtt".into()]
 }

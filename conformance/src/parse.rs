@@ -1,6 +1,7 @@
 //! Reads scenario files; `tests/conformance/README.md` describes the format.
 
 use crate::scenario::{Action, Expected, Scenario, Send, Step, version_name, version_of};
+use crate::target;
 use crate::value::{Pattern, Value, hex, is_name, tokens};
 use crate::wire;
 use culex_core::packet::Version;
@@ -23,6 +24,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Scenario>, String> {
                 clauses: Vec::new(),
                 versions: Vec::new(),
                 needs: Vec::new(),
+                websocket: false,
                 steps: Vec::new(),
             });
             continue;
@@ -57,7 +59,13 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
 }
 
 fn finish(scenario: Option<&Scenario>) -> Result<(), String> {
-    let Some(Scenario { file, line, clauses, versions, steps, .. }) = scenario else { return Ok(()) };
+    let Some(Scenario { file, line, clauses, versions, steps, websocket, .. }) = scenario else {
+        return Ok(());
+    };
+    if let (false, Some(step)) = (websocket, steps.iter().find(|step| step.needs_websocket())) {
+        let Step { line, text, .. } = step;
+        return Err(format!("{file}:{line}: {text}: only with `transport: websocket`"));
+    }
     for (missing, what) in
         [(clauses.is_empty(), "clauses:"), (versions.is_empty(), "versions:"), (steps.is_empty(), "a step")]
     {
@@ -78,12 +86,17 @@ fn header(scenario: &mut Scenario, text: &str) -> Result<bool, String> {
     } else if let Some(rest) = text.strip_prefix("needs:") {
         let (key, value) = rest.split_once('=').ok_or("expected `needs: setting = value`")?;
         scenario.needs.push((key.trim().to_owned(), value.trim().to_owned()));
+    } else if let Some(rest) = text.strip_prefix("transport:") {
+        match rest.trim() {
+            "websocket" => scenario.websocket = true,
+            other => return Err(format!("{other}: expected `transport: websocket`")),
+        }
     } else {
         return Ok(false);
     }
     match scenario.steps.is_empty() {
         true => Ok(true),
-        false => Err("clauses, versions and needs stand before the first step".into()),
+        false => Err("clauses, versions, needs and transport stand before the first step".into()),
     }
 }
 
@@ -118,7 +131,8 @@ fn action(words: &[&str]) -> Result<Action, String> {
     }
     let name = name.to_owned();
     Ok(match rest {
-        ["open"] => Action::Open(name),
+        ["open"] => Action::Open(name, vec!["mqtt".into()]),
+        ["open", offers] => Action::Open(name, offered(offers)?),
         ["cut"] => Action::Cut(name),
         ["fence"] => Action::Fence(Some(name)),
         ["quiet", time] => Action::Quiet { of: name, time: duration(time)? },
@@ -126,6 +140,7 @@ fn action(words: &[&str]) -> Result<Action, String> {
         ["subscribe", fields @ ..] => Action::Subscribe(name, sent_fields("SUBSCRIBE", fields)?),
         ["publish", fields @ ..] => Action::Publish(name, sent_fields("PUBLISH", fields)?),
         ["disconnect", fields @ ..] => Action::Disconnect(name, sent_fields("DISCONNECT", fields)?),
+        [">>", "frame", ..] => return Err("a frame is sent at once: `>`".into()),
         [arrow @ (">" | ">>"), what @ ..] => {
             Action::Send { to: name, what: send(what)?, hold: *arrow == ">>" }
         }
@@ -139,14 +154,30 @@ fn action(words: &[&str]) -> Result<Action, String> {
     })
 }
 
+/// Reads `offers=chat,mqtt`.
+fn offered(word: &str) -> Result<Vec<String>, String> {
+    match pair(word)? {
+        ("offers", names) => Ok(names.split(',').map(str::to_owned).collect()),
+        (other, _) => Err(format!("{other}: expected offers=NAME,NAME")),
+    }
+}
+
 fn send(words: &[&str]) -> Result<Send, String> {
     match words {
+        ["frame", "part", kind, rest @ ..] => frame(kind, false, rest),
+        ["frame", kind, rest @ ..] => frame(kind, true, rest),
         ["hex", rest @ ..] => hex(&rest.join(" ")).map(Send::Hex),
         [name, fields @ ..] => {
             Ok(Send::Packet { name: (*name).to_owned(), fields: sent_fields(name, fields)? })
         }
         [] => Err("expected a packet or `hex …`".into()),
     }
+}
+
+fn frame(kind: &str, last: bool, payload: &[&str]) -> Result<Send, String> {
+    let wrong = || format!("{kind}: expected text, binary, continue, ping, pong or close");
+    let opcode = target::kind(kind).ok_or_else(wrong)?;
+    Ok(Send::Frame(target::frame(opcode, last, &hex(&payload.join(" "))?)))
 }
 
 fn pair(word: &str) -> Result<(&str, &str), String> {
@@ -243,6 +274,8 @@ mod tests {
             ("a < CONNACK prop.nothing=1", "nothing"),
             ("a connect =", "no such field"),
             ("A open", "connection"),
+            ("a > frame text \"x\"", "transport"),
+            ("a > frame words", "words"),
             ("wait 5", "time"),
         ] {
             let error = parse("x.scenario", &format!("{head}{step}\n")).unwrap_err();

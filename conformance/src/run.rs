@@ -16,8 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// What to run, and against what.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `mqtt://host:port`; without it: the machine in this process.
+    /// `mqtt://host:port` or `ws://host:port/path`; without it: the machine in this process.
     pub url: Option<String>,
+    /// Without a URL: all scenarios by WebSocket, not only those that are about it.
+    pub websocket: bool,
     /// The versions to run; empty: all.
     pub versions: Vec<Version>,
     /// Only scenarios that name a statement like this; `*` stands for anything: `MQTT-3.1.2-*`, `311:*`.
@@ -34,6 +36,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             url: None,
+            websocket: false,
             versions: Vec::new(),
             clause: None,
             longest: Duration::from_secs(3),
@@ -91,7 +94,7 @@ pub fn built_in() -> Result<Vec<Scenario>, RunError> {
 pub fn run(options: &Options) -> Result<Report, RunError> {
     let scenarios = built_in()?;
     match &options.url {
-        None => Ok(run_on(&InProcess, &scenarios, options)),
+        None => Ok(run_on(&InProcess { websocket: options.websocket }, &scenarios, options)),
         Some(url) => Ok(run_on(&Tcp::new(url, options.patience)?, &scenarios, options)),
     }
 }
@@ -149,7 +152,7 @@ fn one(
     tag: String,
     options: &Options,
 ) -> Verdict {
-    let mut broker = match target.broker(&scenario.needs) {
+    let mut broker = match target.broker(&scenario.needs, scenario.websocket) {
         Ok(broker) => broker,
         Err(why) => return Verdict::Skipped(why),
     };

@@ -19,6 +19,8 @@ pub struct Scenario {
     pub versions: Vec<Version>,
     /// Settings the broker must have: name and value.
     pub needs: Vec<(String, String)>,
+    /// Its connections are by WebSocket, whatever else the broker offers.
+    pub websocket: bool,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -49,11 +51,21 @@ impl Step {
     pub(crate) fn tells(&self, version: Version) -> bool {
         self.guard.is_empty() || self.guard.contains(&version)
     }
+
+    /// Whether it is about WebSocket.
+    pub(crate) fn needs_websocket(&self) -> bool {
+        match &self.action {
+            Action::Open(_, offers) => offers != &["mqtt"],
+            Action::Send { what, .. } => matches!(what, Send::Frame(_)),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
-    Open(String),
+    /// Opens a connection; by WebSocket it offers these subprotocols.
+    Open(String, Vec<String>),
     Send {
         to: String,
         what: Send,
@@ -85,7 +97,12 @@ pub(crate) enum Action {
 #[derive(Debug, Clone)]
 pub(crate) enum Send {
     Hex(Vec<u8>),
-    Packet { name: String, fields: Vec<(String, Value)> },
+    /// A WebSocket frame, as it is on the wire.
+    Frame(Vec<u8>),
+    Packet {
+        name: String,
+        fields: Vec<(String, Value)>,
+    },
 }
 
 /// One expected packet, or the end of the connection.

@@ -40,7 +40,9 @@ impl Evidence {
                 evidence.shown.entry(clause.clone()).or_default().insert(at);
             }
         }
-        for folder in ["core", "runtime", "runtime-std", "runtime-smol", "runtime-tokio", "tests", "cli"] {
+        for folder in
+            ["core", "link", "runtime", "runtime-std", "runtime-smol", "runtime-tokio", "tests", "cli"]
+        {
             for folder in [root.join(folder).join("src"), root.join(folder).join("tests")] {
                 evidence.tests(root, &folder)?;
             }

@@ -17,3 +17,12 @@ fn the_machine_passes_every_scenario() {
     assert!(passed > 0 && skipped == 0, "{}", report.table());
     assert!(report.took < Duration::from_secs(5), "it took {:?}", report.took);
 }
+
+/// The same through the layer of the runtimes: WebSocket changes nothing above it.
+#[test]
+fn the_machine_passes_every_scenario_by_websocket() {
+    let report = run(&Options { first_only: true, websocket: true, ..Options::default() }).unwrap();
+    assert!(report.failures().next().is_none(), "{}", report.table());
+    let (passed, _, skipped) = report.score(None);
+    assert!(passed > 0 && skipped == 0, "{}", report.table());
+}

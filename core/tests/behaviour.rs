@@ -3,6 +3,7 @@
 
 use culex_core::packet::*;
 use culex_core::testing::*;
+use culex_core::{Notice, Violation};
 
 const Q0: QoS = QoS::AtMostOnce;
 const Q1: QoS = QoS::AtLeastOnce;
@@ -127,4 +128,34 @@ fn a_topic_that_a_middleware_made_too_long_is_refused() {
     let output = bench.output(bob);
     let [Packet::Puback(ack)] = &decode(&output, Version::V5)[..] else { panic!("{output:02x?}") };
     assert_eq!(ack.reason, ReasonCode::TopicNameInvalid);
+}
+
+/// A text frame of a WebSocket, for instance [MQTT-6.0.0-1]: the machine is told, and does as for a rule of its own.
+#[test]
+fn a_rule_that_is_broken_below_mqtt_ends_the_connection() {
+    let rule = Violation::protocol("MQTT-6.0.0-1");
+    let mut bench = Bench::new();
+    let bob = bench.connect(Version::V5, "bob");
+    bench.subscribe(bob, "will", Q0);
+    let (alice, _) =
+        bench.connect_with(&Connect { will: Some(will("will", b"gone")), ..connect(Version::V5, "alice") });
+    let stranger = bench.accept();
+    for id in [alice, stranger] {
+        bench.broker.violated(bench.now, id, rule);
+        bench.drain();
+        assert!(bench.closed(id));
+        assert!(
+            bench.notices.iter().any(|notice| {
+                matches!(notice, Notice::Violated { connection, violation, .. } if *connection == id && *violation == rule)
+            })
+        );
+    }
+    assert_eq!(bench.lines(alice), ["DISCONNECT 82"]);
+    assert_eq!(bench.lines(stranger), [""; 0]);
+    assert_eq!(bench.messages(bob), ["will: gone"]);
+    // Once is enough, and what comes too late is nothing.
+    let notices = bench.notices.len();
+    bench.broker.violated(bench.now, alice, rule);
+    bench.drain();
+    assert_eq!(bench.notices.len(), notices);
 }

@@ -1,7 +1,8 @@
 //! The settings of a broker, the same for every runtime.
 
 use crate::commands::Inbox;
-use crate::{Clock, Driver, Handle, ListenUrl, Responder};
+use crate::links::Links;
+use crate::{Clock, Driver, Handle, ListenUrl, Responder, Transport};
 use culex_core::{Broker, Config, Notice, Query, Seed, Stack};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -42,7 +43,7 @@ impl<A: Adapter> Builder<A> {
     /// [`shutdown_ms`](Self::shutdown_ms) says otherwise.
     pub const SHUTDOWN_MS: u64 = 5000;
 
-    /// Where to listen: `mqtt://HOST:PORT`, see [`ListenUrl`]. May be called several times; without it only the
+    /// Where to listen: `mqtt://HOST:PORT` or `ws://HOST:PORT/PATH`, see [`ListenUrl`]. May be called several times; without it only the
     /// program itself publishes and subscribes. A URL that is wrong is told by [`bind`](Self::bind).
     pub fn listen(mut self, url: impl ToString) -> Self {
         self.listen.push(url.to_string());
@@ -96,13 +97,15 @@ impl<A: Adapter> Builder<A> {
 
     pub(crate) fn prepare(self) -> io::Result<Prepared> {
         let mut listeners = Vec::with_capacity(self.listen.len());
+        let mut transports = Vec::with_capacity(self.listen.len());
         for url in &self.listen {
             let url =
                 url.parse::<ListenUrl>().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
             listeners.push(url.bind()?);
+            transports.push(url.transport().clone());
         }
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        Ok(Prepared { listeners, addresses, inbox: Inbox::default(), options: self.options })
+        Ok(Prepared { listeners, addresses, transports, inbox: Inbox::default(), options: self.options })
     }
 }
 
@@ -130,6 +133,7 @@ impl<A> fmt::Debug for Builder<A> {
 pub struct Prepared {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    transports: Vec<Transport>,
     inbox: Inbox,
     options: Options,
 }
@@ -154,8 +158,16 @@ impl Prepared {
         let clock = Clock::start();
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let driver =
-            Driver::new(broker, clock, self.inbox, options.on_ask, options.on_notice, options.shutdown);
+        let links = Links::new(self.transports);
+        let driver = Driver::new(
+            broker,
+            links,
+            clock,
+            self.inbox,
+            options.on_ask,
+            options.on_notice,
+            options.shutdown,
+        );
         (driver, self.listeners)
     }
 }

@@ -2,13 +2,15 @@
 
 use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
+use crate::links::{Links, write_once};
 use crate::{Clock, Responder};
 use culex_core::{
     Action, Broker, Close, ConnectionId, Disconnect, Forward, Mono, Now, Origin, Peer, Refused, SessionId,
 };
+use culex_link::Progress;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 /// One machine, its clock and its program.
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 /// [`end_turn`](Self::end_turn). The clocks are sampled once per turn. After an input a turn must come to its end soon.
 pub struct Driver {
     broker: Broker,
+    links: Links,
     clock: Clock,
     /// Both clocks in this turn; `None` between turns.
     now: Option<Now>,
@@ -74,6 +77,7 @@ pub enum Turn {
 impl Driver {
     pub(crate) fn new(
         broker: Broker,
+        links: Links,
         clock: Clock,
         inbox: Inbox,
         on_ask: OnAsk,
@@ -83,6 +87,7 @@ impl Driver {
         let (subscribers, subscriptions) = (HashMap::new(), HashMap::new());
         Self {
             broker,
+            links,
             clock,
             now: None,
             inbox,
@@ -108,24 +113,48 @@ impl Driver {
     /// The machine does not want it: close it without a word.
     pub fn accept(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
         let now = self.now();
-        self.broker.accept(now, peer)
+        let listener = peer.listener;
+        let id = self.broker.accept(now, peer)?;
+        self.links.accept(id, listener);
+        Ok(id)
     }
 
     /// Bytes came in: at most [`read_credit`](Self::read_credit) of them.
     #[inline]
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         let now = self.now();
+        if self.links.has(id) {
+            return self.receive_by_link(now, id, bytes);
+        }
         self.broker.receive(now, id, bytes);
+    }
+
+    /// A layer gives no more bytes than it gets, so what the machine has credit for is enough for them.
+    fn receive_by_link(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+        let (plain, progress) = self.links.receive(id, bytes);
+        if !plain.is_empty() {
+            self.broker.receive(now, id, plain);
+        }
+        match progress {
+            Progress::Open => {}
+            Progress::Violated(violation) => self.broker.violated(now, id, violation),
+            // As with the end of a TCP stream, the machine first takes all that came before it.
+            Progress::Closed if self.broker.read_credit(id) > 0 => self.links.leave(id),
+            Progress::Closed => {}
+        }
     }
 
     /// A full socket has room again.
     pub fn writable(&mut self, id: ConnectionId) {
+        self.links.writable(id);
         self.broker.writable(id);
     }
 
     /// A connection is closed: exactly once for each that was accepted.
     pub fn disconnected(&mut self, id: ConnectionId, cause: Disconnect) {
         let now = self.now();
+        let said_goodbye = self.links.remove(id);
+        let cause = if said_goodbye && cause == Disconnect::Closed { Disconnect::Eof } else { cause };
         self.broker.disconnected(now, id, cause);
     }
 
@@ -162,6 +191,9 @@ impl Driver {
     #[must_use]
     pub fn poll_effect(&mut self) -> Option<Effect> {
         loop {
+            if let Some(effect) = self.links.poll_effect() {
+                return Some(effect);
+            }
             let Some(action) = self.broker.poll_action() else {
                 // The machine may have refused the program's messages because of what it still had to tell.
                 let now = self.now();
@@ -171,6 +203,8 @@ impl Driver {
                 return None;
             };
             match action {
+                Action::Close { id, how: Close::Finish } if self.links.finish(id) => {}
+                Action::Credit { id } if self.links.has_left(id) => self.links.leave(id),
                 Action::Close { id, how } => return Some(Effect::Close { id, how }),
                 Action::Credit { id } => return Some(Effect::Credit { id }),
                 Action::Ask { ticket, query } => {
@@ -188,38 +222,49 @@ impl Driver {
     }
 
     /// Lets `write` write once for the next connection with output, and says for which and how it went. `write` gives an
-    /// error of the kind [`ErrorKind::WouldBlock`] when the socket is full.
+    /// error of the kind [`WouldBlock`](io::ErrorKind::WouldBlock) when the socket is full.
     pub fn poll_write(
         &mut self,
         mut write: impl FnMut(ConnectionId, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Option<(ConnectionId, Written)> {
-        let transmit = self.broker.poll_transmit()?;
-        let id = transmit.id();
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let (mut used, mut offered) = (0, 0);
-        for (slice, chunk) in slices.iter_mut().zip(transmit.chunks()) {
-            *slice = IoSlice::new(chunk);
-            offered += chunk.len();
-            used += 1;
-        }
-        let result = loop {
-            match write(id, &slices[..used]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result,
+        loop {
+            if let Some(id) = self.links.poll_dirty() {
+                return Some((id, self.links.write(id, &[], &mut write)));
             }
-        };
-        let (count, written) = match result {
-            Ok(count) if count == offered => (count, Written::All),
-            Ok(count) => (count, Written::Full),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, Written::Full),
-            Err(_) => (0, Written::Broken),
-        };
-        transmit.written(count);
-        if written == Written::All && used == SLICES_MAX {
-            // There may be more than one write can take: the socket is not full.
-            self.broker.writable(id);
+            let transmit = self.broker.poll_transmit()?;
+            let id = transmit.id();
+            if self.links.is_full(id) {
+                // The machine waits for `writable` as well.
+                transmit.written(0);
+                continue;
+            }
+            let linked = self.links.has(id);
+            let mut room = if linked { LINK_WRITE_BYTES } else { usize::MAX };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let (mut used, mut offered) = (0, 0);
+            for (slice, chunk) in slices.iter_mut().zip(transmit.chunks()) {
+                let chunk = &chunk[..chunk.len().min(room)];
+                if chunk.is_empty() {
+                    break;
+                }
+                *slice = IoSlice::new(chunk);
+                offered += chunk.len();
+                room -= chunk.len();
+                used += 1;
+            }
+            let (count, written) = match linked {
+                // What the link takes is written, for the machine: the link keeps what the socket does not take.
+                true => (offered, self.links.write(id, &slices[..used], &mut write)),
+                false => write_once(offered, || write(id, &slices[..used])),
+            };
+            let more = count < transmit.len();
+            transmit.written(count);
+            if more && (linked || written == Written::All) {
+                // There is more than one write can take: the socket is not full.
+                self.broker.writable(id);
+            }
+            return Some((id, written));
         }
-        Some((id, written))
     }
 
     /// Ends the turn.
@@ -296,6 +341,8 @@ fn earlier(next: Option<Mono>, other: Mono) -> Mono {
 
 /// When a message of the program that the machine could not take is offered again, if nothing happens before.
 const OVERLOAD_RETRY_MS: u64 = 10;
+/// What a link gets to send at once: it keeps at most this, in its form, while the socket is full.
+const LINK_WRITE_BYTES: usize = 64 * 1024;
 /// Chunks per vectored write.
 const SLICES_MAX: usize = 64;
 

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | [`Builder`], [`Prepared`] | the same settings, with the same names, for every runtime |
 //! | [`Handle`], [`Subscription`], [`Responder`] | how the program talks to a running broker, from any thread |
-//! | [`ListenUrl`] | where to listen |
-//! | [`Driver`] | the machine, its clock, and everything it asks for that needs no socket |
+//! | [`ListenUrl`], [`Transport`] | where to listen, and what carries MQTT |
+//! | [`Driver`] | the machine, its clock, the byte layers of its connections, and everything that needs no socket |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
 //!
 //! Who embeds Culex takes `culex-tokio`, `culex-smol` or `culex-std` and does not need this crate by name.
@@ -17,6 +17,7 @@ mod clock;
 mod commands;
 mod driver;
 mod handle;
+mod links;
 mod listen;
 mod shard;
 mod subscription;
@@ -29,6 +30,6 @@ pub use clock::Clock;
 pub use commands::Commands;
 pub use driver::{Driver, Effect, Turn, Written};
 pub use handle::{Handle, Rejected, Responder, SubscribeError};
-pub use listen::{ListenUrl, ListenUrlError};
+pub use listen::{ListenUrl, ListenUrlError, Transport};
 pub use shard::{Shard, Socket};
 pub use subscription::Subscription;

@@ -5,16 +5,45 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// `mqtt://HOST:PORT`. HOST is an IPv4 address, an IPv6 address in brackets, a name, or `*` for every interface; PORT
-/// is 1883 unless given, and 0 lets the system choose.
+/// `mqtt://HOST:PORT`, or `ws://HOST:PORT/PATH` for WebSocket. HOST is an IPv4 address, an IPv6 address in brackets, a
+/// name, or `*` for every interface; PORT is 1883, for WebSocket 80, unless given, and 0 lets the system choose; PATH is
+/// `/mqtt` unless given, and requests for any other are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ListenUrl {
+    transport: Transport,
     host: Box<str>,
     port: u16,
 }
 
+/// What carries MQTT.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Nothing but TCP.
+    Tcp,
+    /// WebSocket.
+    WebSocket {
+        /// The path of its requests, from `/` on.
+        path: Arc<str>,
+    },
+}
+
 impl ListenUrl {
+    /// What carries MQTT.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The same with the address that was bound.
+    #[must_use]
+    pub fn bound_to(&self, address: SocketAddr) -> Self {
+        let (transport, host) = (self.transport.clone(), address.ip().to_string().into());
+        Self { transport, host, port: address.port() }
+    }
+
     /// The host without brackets; `*` for every interface.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -69,10 +98,14 @@ impl ListenUrl {
 
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, path) = match &self.transport {
+            Transport::Tcp => ("mqtt", ""),
+            Transport::WebSocket { path } => ("ws", &**path),
+        };
         if self.host.contains(':') {
-            write!(f, "mqtt://[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port)
         } else {
-            write!(f, "mqtt://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{}:{}{path}", self.host, self.port)
         }
     }
 }
@@ -83,12 +116,17 @@ impl FromStr for ListenUrl {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let expected = || ListenUrlError::Expected(text.into());
         let (scheme, rest) = text.split_once("://").ok_or_else(expected)?;
-        match scheme {
-            "mqtt" => {}
-            "mqtts" | "ws" | "wss" | "unix" => return Err(ListenUrlError::Unsupported(scheme.into())),
+        let (transport, authority, default_port) = match scheme {
+            "mqtt" => (Transport::Tcp, rest, MQTT_PORT),
+            "ws" => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let path = path_of(path).ok_or_else(expected)?;
+                (Transport::WebSocket { path }, authority, HTTP_PORT)
+            }
+            "mqtts" | "wss" | "unix" => return Err(ListenUrlError::Unsupported(scheme.into())),
             _ => return Err(expected()),
-        }
-        let (host, port) = split_port(rest).ok_or_else(expected)?;
+        };
+        let (host, port) = split_port(authority).ok_or_else(expected)?;
         if host.is_empty()
             || host.contains(['/', '@', '?', '#', '[', ']'])
             || host.contains(char::is_whitespace)
@@ -101,9 +139,18 @@ impl FromStr for ListenUrl {
                 digits.parse().map_err(|_| expected())?
             }
             Some(_) => return Err(expected()),
-            None => DEFAULT_PORT,
+            None => default_port,
         };
-        Ok(Self { host: host.into(), port })
+        Ok(Self { transport, host: host.into(), port })
+    }
+}
+
+/// A path as it stands in a request, or the default.
+fn path_of(path: &str) -> Option<Arc<str>> {
+    let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    match path {
+        "" => Some(WEBSOCKET_PATH.into()),
+        _ => path.bytes().all(fits).then(|| path.into()),
     }
 }
 
@@ -138,12 +185,9 @@ pub enum ListenUrlError {
 impl fmt::Display for ListenUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Expected(found) => write!(f, "expected mqtt://HOST:PORT, found {found:?}"),
+            Self::Expected(found) => write!(f, "expected {EXPECTED}, found {found:?}"),
             Self::Unsupported(scheme) => {
-                write!(
-                    f,
-                    "expected mqtt://HOST:PORT, found {scheme}://, which is not supported by this build yet"
-                )
+                write!(f, "expected {EXPECTED}, found {scheme}://, which is not supported by this build yet")
             }
         }
     }
@@ -151,7 +195,11 @@ impl fmt::Display for ListenUrlError {
 
 impl std::error::Error for ListenUrlError {}
 
-const DEFAULT_PORT: u16 = 1883;
+const EXPECTED: &str = "mqtt://HOST:PORT or ws://HOST:PORT/PATH";
+const MQTT_PORT: u16 = 1883;
+const HTTP_PORT: u16 = 80;
+/// What clients try unless they are told otherwise.
+const WEBSOCKET_PATH: &str = "/mqtt";
 /// Connections that wait to be accepted; the system may cap it.
 const BACKLOG: i32 = 4096;
 
@@ -170,6 +218,11 @@ mod tests {
         assert_eq!(shown("mqtt://[::1]:1884"), "mqtt://[::1]:1884");
         assert_eq!(shown("mqtt://[::1]"), "mqtt://[::1]:1883");
         assert_eq!(shown("mqtt://*:1883"), "mqtt://*:1883");
+        assert_eq!(shown("ws://127.0.0.1"), "ws://127.0.0.1:80/mqtt");
+        assert_eq!(shown("ws://[::1]:8083/"), "ws://[::1]:8083/");
+        assert_eq!(shown("ws://broker.example:0/a/b"), "ws://broker.example:0/a/b");
+        let url: ListenUrl = "ws://*:0/x".parse().unwrap();
+        assert_eq!(url.bound_to(([127, 0, 0, 1], 7).into()).to_string(), "ws://127.0.0.1:7/x");
     }
 
     #[test]
@@ -188,12 +241,17 @@ mod tests {
             "mqtt://[x]:1",
             "mqtt://x/y",
             "mqtt://u@x",
+            "ws://",
+            "ws:///mqtt",
+            "ws://x/a?b",
+            "ws://x/a b",
+            "ws://x?a",
         ] {
             let error = shown(wrong);
-            assert_eq!(error, format!("expected mqtt://HOST:PORT, found {wrong:?}"));
+            assert_eq!(error, format!("expected mqtt://HOST:PORT or ws://HOST:PORT/PATH, found {wrong:?}"));
             assert!(wrong.parse::<ListenUrl>().is_err(), "{wrong}");
         }
-        for scheme in ["mqtts", "ws", "wss", "unix"] {
+        for scheme in ["mqtts", "wss", "unix"] {
             assert!(shown(&format!("{scheme}://x")).ends_with("is not supported by this build yet"));
         }
     }

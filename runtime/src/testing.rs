@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout)]
 
 mod client;
+pub mod websocket;
 
-pub use client::Client;
+pub use client::{Client, Over, Place};
 
 use crate::{Adapter, Builder, Handle};
 use culex_core::middleware::Authentication;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 pub type Run<A> = fn(<A as Adapter>::Bound) -> io::Result<()>;
 
 struct Running {
-    address: SocketAddr,
+    place: Place,
     handle: Handle,
     thread: JoinHandle<io::Result<()>>,
 }
@@ -39,17 +40,21 @@ fn builder<A: Adapter>() -> Builder<A> {
     Builder::default().shutdown_ms(100)
 }
 
-fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, builder: Builder<A>) -> Running {
-    let prepared = builder.listen("mqtt://127.0.0.1:0").prepare().unwrap();
+fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over, builder: Builder<A>) -> Running {
+    let url = match over {
+        Over::Tcp => "mqtt://127.0.0.1:0",
+        Over::WebSocket => "ws://127.0.0.1:0/mqtt",
+    };
+    let prepared = builder.listen(url).prepare().unwrap();
     let (address, handle) = (prepared.local_addrs()[0], prepared.handle());
     let bound = A::Bound::from(prepared);
-    Running { address, handle, thread: thread::spawn(move || run(bound)) }
+    Running { place: Place { address, over }, handle, thread: thread::spawn(move || run(bound)) }
 }
 
 /// A client gets CONNACK and PINGRESP, also when its bytes come one by one.
-pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
-    let mut client = Client::open(broker.address);
+pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, builder::<A>());
+    let mut client = Client::open(broker.place);
     for byte in Client::connect_packet(4, "bytewise") {
         client.send(&[byte]);
     }
@@ -59,11 +64,14 @@ pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A
 }
 
 /// Messages go from client to client, small and larger than any buffer on the way.
-pub fn what_one_client_publishes_another_receives<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
-    let mut subscriber = Client::connect(broker.address, "subscriber");
+pub fn what_one_client_publishes_another_receives<A: Adapter<Bound: Send + 'static>>(
+    run: Run<A>,
+    over: Over,
+) {
+    let broker = start(run, over, builder::<A>());
+    let mut subscriber = Client::connect(broker.place, "subscriber");
     subscriber.subscribe("a/b");
-    let mut publisher = Client::connect(broker.address, "publisher");
+    let mut publisher = Client::connect(broker.place, "publisher");
     for size in [0, 10, 1000, 1_000_000] {
         let payload: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
         publisher.publish("a/b", &payload);
@@ -73,10 +81,10 @@ pub fn what_one_client_publishes_another_receives<A: Adapter<Bound: Send + 'stat
 }
 
 /// Hundreds of clients are served at the same time.
-pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
+pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, builder::<A>());
     let mut clients: Vec<Client> =
-        (0..300).map(|i| Client::connect(broker.address, &format!("c{i}"))).collect();
+        (0..300).map(|i| Client::connect(broker.place, &format!("c{i}"))).collect();
     clients.iter_mut().for_each(|client| client.subscribe("all"));
     clients[0].publish("all", b"x");
     for client in &mut clients {
@@ -87,13 +95,13 @@ pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
 }
 
 /// A client that does not read costs nobody else anything, and goes on where it stopped.
-pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
-    let mut slow = Client::connect(broker.address, "slow");
+pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, builder::<A>());
+    let mut slow = Client::connect(broker.place, "slow");
     slow.subscribe("flood");
-    let mut fast = Client::connect(broker.address, "fast");
+    let mut fast = Client::connect(broker.place, "fast");
     fast.subscribe("quick");
-    let mut publisher = Client::connect(broker.address, "publisher");
+    let mut publisher = Client::connect(broker.place, "publisher");
     let payload = vec![7; 64 * 1024];
     for _ in 0..1000 {
         publisher.publish("flood", &payload);
@@ -117,10 +125,10 @@ pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run
 }
 
 /// The program publishes to clients and subscribes to what they publish.
-pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
+pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, builder::<A>());
     let mut subscription = broker.handle.subscribe("up/+").unwrap();
-    let mut client = Client::connect(broker.address, "client");
+    let mut client = Client::connect(broker.place, "client");
     client.subscribe("down");
     let message = Message::new("down", b"hello", QoS::AtMostOnce, false).unwrap();
     broker.handle.publish(message).unwrap();
@@ -139,9 +147,9 @@ pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
 }
 
 /// A burst of the program arrives as a whole.
-pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
-    let mut client = Client::connect(broker.address, "client");
+pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, builder::<A>());
+    let mut client = Client::connect(broker.place, "client");
     client.subscribe("burst");
     let mut sent = 0u32;
     while sent < 5000 {
@@ -158,7 +166,7 @@ pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Ru
 }
 
 /// A question is answered from another thread; one that is forgotten refuses.
-pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
+pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
     let chain = || Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
     let mut asked = 0;
     let builder = builder::<A>().chain(chain).on_ask(move |_, responder| {
@@ -167,10 +175,10 @@ pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run:
             thread::spawn(move || responder.complete(Answer::Allow));
         }
     });
-    let broker = start(run, builder);
-    let mut first = Client::connect(broker.address, "first");
+    let broker = start(run, over, builder);
+    let mut first = Client::connect(broker.place, "first");
     first.ping();
-    let mut second = Client::open(broker.address);
+    let mut second = Client::open(broker.place);
     second.send(&Client::connect_packet(5, "second"));
     let connack = second.packet().unwrap();
     assert_eq!((connack[0], connack[3]), (0x20, 0x87), "Not authorized");
@@ -179,9 +187,9 @@ pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run:
 }
 
 /// A shutdown tells MQTT 5.0 clients why, ends before its time, and leaves the port free.
-pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, Builder::<A>::default());
-    let mut client = Client::open(broker.address);
+pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, Builder::<A>::default());
+    let mut client = Client::open(broker.place);
     client.send(&Client::connect_packet(5, "polite"));
     assert_eq!(client.packet().unwrap()[0], 0x20);
     let reader = thread::spawn(move || {
@@ -189,7 +197,7 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
         assert_eq!((packet[0], packet[2]), (0xE0, 0x8B), "DISCONNECT, Server shutting down");
         assert!(client.packet().is_none());
     });
-    let (address, began) = (broker.address, Instant::now());
+    let (address, began) = (broker.place.address, Instant::now());
     broker.stop();
     assert!(began.elapsed() < Duration::from_millis(Builder::<A>::SHUTDOWN_MS), "it waited for nothing");
     reader.join().unwrap();
@@ -197,9 +205,9 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
 }
 
 /// A shutdown does not wait for a client that never closes.
-pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let broker = start(run, builder::<A>());
-    let mut client = Client::connect(broker.address, "stubborn");
+pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, builder::<A>());
+    let mut client = Client::connect(broker.place, "stubborn");
     let began = Instant::now();
     broker.stop();
     assert!(began.elapsed() < Duration::from_secs(2));
@@ -207,10 +215,10 @@ pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
 }
 
 /// Without any handle the broker goes on.
-pub fn a_broker_outlives_its_handles<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
-    let Running { address, handle, thread } = start(run, builder::<A>());
+pub fn a_broker_outlives_its_handles<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let Running { place, handle, thread } = start(run, over, builder::<A>());
     drop(handle);
-    Client::connect(address, "client").ping();
+    Client::connect(place, "client").ping();
     assert!(!thread.is_finished());
 }
 
@@ -229,8 +237,8 @@ pub fn running_out_of_descriptors_is_survived<A: Adapter<Bound: Send + 'static>>
         .unwrap();
     let Killed(child) = &mut Killed(child);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let address =
-        lines.find_map(|line| line.split_once(ADDRESS).map(|(_, address)| address.parse().unwrap())).unwrap();
+    let address: SocketAddr =
+        lines.find_map(|line| line.split_once(ADDRESS).map(|(_, text)| text.parse().unwrap())).unwrap();
     let mut clients: Vec<Client> = (0..DESCRIPTORS + 20).map(|_| Client::open(address)).collect();
     for (i, client) in clients.iter_mut().enumerate() {
         client.send(&Client::connect_packet(4, &format!("c{i}")));
@@ -263,8 +271,8 @@ impl Drop for Killed {
 fn serve_with_few_descriptors<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
     let limit = Some(DESCRIPTORS);
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
-    let broker = start(run, builder::<A>());
-    println!("{ADDRESS}{}", broker.address);
+    let broker = start(run, Over::Tcp, builder::<A>());
+    println!("{ADDRESS}{}", broker.place.address);
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
     broker.stop();
     // utime and stime, the 14th and 15th field: in hundredths of a second.
@@ -282,7 +290,29 @@ const DESCRIPTORS: u64 = 48;
 #[macro_export]
 macro_rules! runtime_suite {
     ($broker:ty, $run:expr) => {
-        $crate::runtime_suite! { @tests $broker, $run,
+        $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tcp, }
+
+        #[test]
+        fn running_out_of_descriptors_is_survived() {
+            let name = "running_out_of_descriptors_is_survived";
+            $crate::testing::running_out_of_descriptors_is_survived::<$broker>($run, name);
+        }
+
+        mod over_websocket {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocket, }
+            $crate::runtime_suite! { @each $broker, $run, websocket,
+                a_text_frame_ends_the_connection
+                a_goodbye_is_answered_and_the_will_published
+                a_goodbye_waits_for_what_came_before
+                a_ping_is_answered_while_much_is_sent
+                another_path_is_refused_by_http
+                a_handshake_must_be_over_in_time
+                tcp_is_served_beside_websocket
+            }
+        }
+    };
+    (@tests $broker:ty, $run:expr, $over:expr,) => {
+        $crate::runtime_suite! { @each $broker, $run, $over,
             a_client_connects_and_pings
             what_one_client_publishes_another_receives
             many_clients_are_served
@@ -294,18 +324,20 @@ macro_rules! runtime_suite {
             a_shutdown_ends_in_time
             a_broker_outlives_its_handles
         }
-
-        #[test]
-        fn running_out_of_descriptors_is_survived() {
-            let name = "running_out_of_descriptors_is_survived";
-            $crate::testing::running_out_of_descriptors_is_survived::<$broker>($run, name);
-        }
     };
-    (@tests $broker:ty, $run:expr, $($name:ident)*) => {
+    (@each $broker:ty, $run:expr, websocket, $($name:ident)*) => {
         $(
             #[test]
             fn $name() {
-                $crate::testing::$name::<$broker>($run);
+                $crate::testing::websocket::$name::<$broker>($run);
+            }
+        )*
+    };
+    (@each $broker:ty, $run:expr, $over:expr, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::testing::$name::<$broker>($run, $over);
             }
         )*
     };

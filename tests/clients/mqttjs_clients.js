@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Drives the client library MQTT.js, at MQTT 3.1, 3.1.1 and 5.0, against a broker.
+// Drives the client library MQTT.js, at MQTT 3.1, 3.1.1 and 5.0, against a broker; with `--protocol ws` by WebSocket,
+// as in a browser.
 'use strict'
 
 const crypto = require('node:crypto')
@@ -23,14 +24,14 @@ const WINDOW = 20
 
 const runId = crypto.randomBytes(4).toString('hex')
 const ends = Date.now() + BUDGET_MS
-const { host, port } = commandLine(process.argv.slice(2))
+const { host, port, protocol, path } = commandLine(process.argv.slice(2))
 let serial = 0
 let failures = 0
 
 function commandLine (args) {
-  const values = { host: '127.0.0.1', port: '1883' }
+  const values = { host: '127.0.0.1', port: '1883', protocol: 'mqtt', path: '/mqtt' }
   for (let at = 0; at < args.length; at += 2) values[args[at].replace(/^--/, '')] = args[at + 1]
-  return { host: values.host, port: Number(values.port) }
+  return { ...values, port: Number(values.port) }
 }
 
 /** A Topic Name that no other check and no other run uses. */
@@ -86,7 +87,8 @@ class Peer {
     this.client = mqtt.connect({
       host,
       port,
-      protocol: 'mqtt',
+      protocol,
+      path,
       clientId: clientId('js'),
       clean,
       reconnectPeriod: 0,

@@ -10,7 +10,7 @@ use culex_core::middleware::{Permission, Wanted};
 use culex_core::packet::*;
 use culex_core::testing::{connect, disconnect, id, properties, publish, subscribe_filters, will};
 use culex_core::{
-    Answer, Broker, Close, Config, ConnectionId, Credentials, Mono, Now, Seed, Stack, Ticket, Wall,
+    Answer, Broker, Close, Config, ConnectionId, Credentials, Mono, Now, Seed, Stack, Ticket, Violation, Wall,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,6 +33,8 @@ enum Step {
     Garbage(usize, Vec<u8>),
     /// The connection breaks.
     Cut(usize),
+    /// The layer below MQTT finds a broken rule.
+    Violate(usize),
     /// Its socket takes no more output, or takes it again.
     Clog(usize, bool),
     /// The oldest question (or the newest) is answered.
@@ -353,6 +355,11 @@ impl World {
             }
             Step::Garbage(place, bytes) => self.send(*place, bytes, split),
             Step::Cut(place) => self.cut(*place),
+            Step::Violate(place) => {
+                let Some(id) = self.places[*place] else { return };
+                let violation = Violation::protocol("MQTT-6.0.0-1");
+                self.apply(Input::Violated { id, violation });
+            }
             Step::Clog(place, clogged) => {
                 let Some(id) = self.places[*place] else { return };
                 self.clogged.retain(|other| *other != id);
@@ -459,6 +466,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (place(), vec(sent(), 1..3)).prop_map(|(place, packets)| Step::Send(place, packets)),
         1 => (place(), vec(any::<u8>(), 1..40)).prop_map(|(place, bytes)| Step::Garbage(place, bytes)),
         2 => place().prop_map(Step::Cut),
+        1 => place().prop_map(Step::Violate),
         2 => (place(), any::<bool>()).prop_map(|(place, clogged)| Step::Clog(place, clogged)),
         8 => (any::<bool>(), any::<u8>()).prop_map(|(newest, how)| Step::Answer(newest, how)),
         2 => prop_oneof![1..50u16, 500..7_000u16].prop_map(Step::Pass),

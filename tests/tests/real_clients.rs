@@ -1,4 +1,5 @@
-//! The program `culex` against clients that others wrote: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js.
+//! The program `culex` against clients that others wrote: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js,
+//! which also comes by WebSocket as in a browser.
 //!
 //! The checks are the scripts in `tests/clients`; run by hand they work against any broker. A client that is not
 //! installed is skipped by name, or fails the test when `CULEX_REQUIRE_CLIENTS=1`. The program is `$CULEX_BIN`, else
@@ -70,13 +71,28 @@ fn mqttjs_clients_on_std() {
     check(Client::MqttJs, "std");
 }
 
+#[test]
+fn mqttjs_clients_by_websocket_on_tokio() {
+    check(Client::MqttJsWebSocket, "tokio");
+}
+
+#[test]
+fn mqttjs_clients_by_websocket_on_smol() {
+    check(Client::MqttJsWebSocket, "smol");
+}
+
+#[test]
+fn mqttjs_clients_by_websocket_on_std() {
+    check(Client::MqttJsWebSocket, "std");
+}
+
 /// Runs the script of one client against the program on one runtime.
 fn check(client: Client, runtime: &str) {
     let script = match client.script() {
         Ok(script) => script,
         Err(missing) => return skip(&missing),
     };
-    let mut broker = Program::start(runtime);
+    let mut broker = Program::start(client.scheme(), runtime);
     let report = run(script, broker.address);
     let failed: Vec<_> = report.lines.iter().filter(|line| !line.starts_with("ok ")).collect();
     let passed = report.lines.len() - failed.len();
@@ -101,9 +117,15 @@ enum Client {
     Mosquitto,
     Paho,
     MqttJs,
+    MqttJsWebSocket,
 }
 
 impl Client {
+    /// What the URL of its listener begins with. The path by WebSocket is the default, of both sides.
+    fn scheme(self) -> &'static str {
+        if matches!(self, Client::MqttJsWebSocket) { "ws" } else { "mqtt" }
+    }
+
     /// The command that runs the client's script, or what is missing.
     fn script(self) -> Result<Command, String> {
         let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
@@ -125,7 +147,7 @@ impl Client {
                 need(&python, &["-c", "import paho.mqtt.client"], missing)?;
                 (python, "paho_clients.py")
             }
-            Client::MqttJs => {
+            Client::MqttJs | Client::MqttJsWebSocket => {
                 need("node", &["--version"], "node, which runs MQTT.js, is not installed")?;
                 if !clients.join("node_modules/mqtt/package.json").exists() {
                     return Err("MQTT.js is not installed (run tests/clients/install.sh)".into());
@@ -135,6 +157,9 @@ impl Client {
         };
         let mut command = Command::new(interpreter);
         command.arg(clients.join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
+        if self.scheme() == "ws" {
+            command.args(["--protocol", "ws"]);
+        }
         Ok(command)
     }
 }
@@ -209,10 +234,10 @@ struct Program {
 
 impl Program {
     /// Starts it on a free port and returns once it accepts.
-    fn start(runtime: &str) -> Program {
+    fn start(scheme: &str, runtime: &str) -> Program {
         let mut reasons = Vec::new();
         for _ in 0..PORTS_TRIED_MAX {
-            match Program::start_on(free_port(), runtime) {
+            match Program::start_on(free_port(), scheme, runtime) {
                 Ok(program) => return program,
                 Err(reason) => reasons.push(reason),
             }
@@ -220,10 +245,10 @@ impl Program {
         panic!("{} does not start:\n{}", program_path().display(), reasons.join("\n"));
     }
 
-    fn start_on(port: u16, runtime: &str) -> Result<Program, String> {
+    fn start_on(port: u16, scheme: &str, runtime: &str) -> Result<Program, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(program_path());
-        command.args(["serve", "--listen", &format!("mqtt://{address}"), "--runtime", runtime]);
+        command.args(["serve", "--listen", &format!("{scheme}://{address}"), "--runtime", runtime]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let output = output_of(&mut child);

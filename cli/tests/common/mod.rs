@@ -92,10 +92,13 @@ impl Serving {
 
     /// The addresses of its listeners.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        let listening = self.lines.iter().filter_map(|line| line.strip_prefix("listening on mqtt://"));
-        listening
-            .map(|rest| rest.split(' ').next().unwrap().parse().expect("an address with a port"))
-            .collect()
+        let address = |url: &str| url.split('/').nth(2)?.parse().ok();
+        self.urls().map(|url| address(url).expect("an address with a port")).collect()
+    }
+
+    /// The URLs of its listeners.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| line.strip_prefix("listening on ")?.split(' ').next())
     }
 
     /// Connects an MQTT 3.1.1 client to the first listener and waits for CONNACK and the answer to a PINGREQ.

@@ -1,5 +1,6 @@
 //! The machine in this process, with time that passes when it is told to.
 
+use super::websocket::WebSocket as ClientEnd;
 use super::{Broker, Leave, Read, Target};
 use culex_core::middleware::{Authenticate, Authentication, Decision};
 use culex_core::packet::ReasonCode;
@@ -7,6 +8,8 @@ use culex_core::{
     Action, Answer, Broker as Machine, Close, Config, ConnectionId, Credentials, Disconnect, Mono, Now, Peer,
     Query, Seed, Stack, time::Wall,
 };
+use culex_link::{Layer, Progress, WebSocket};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +19,13 @@ use std::time::Duration;
 /// `users = name:password …` (others are refused), and `method = NAME`: enhanced authentication of that name, which
 /// sends the challenge `more` for every data but `done`, accepts `done` and refuses `wrong`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct InProcess;
+pub struct InProcess {
+    /// All connections are by WebSocket, not only those of scenarios about it.
+    pub websocket: bool,
+}
 
 impl Target for InProcess {
-    fn broker(&self, needs: &[(String, String)]) -> Result<Box<dyn Broker>, String> {
+    fn broker(&self, needs: &[(String, String)], websocket: bool) -> Result<Box<dyn Broker>, String> {
         let mut config = Config::default();
         let mut door = Door::default();
         for (key, value) in needs {
@@ -38,11 +44,12 @@ impl Target for InProcess {
         };
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000) };
         let machine = Machine::new(Arc::new(config), stack, Seed(1), now);
-        Ok(Box::new(InMachine { machine, now, peers: Vec::new() }))
+        let websocket = websocket || self.websocket;
+        Ok(Box::new(InMachine { machine, now, websocket, peers: Vec::new() }))
     }
 
     fn name(&self) -> String {
-        "in process".into()
+        if self.websocket { "in process, by WebSocket".into() } else { "in process".into() }
     }
 
     fn parallel(&self) -> usize {
@@ -89,6 +96,7 @@ fn answer(query: &Query) -> Answer {
 struct InMachine {
     machine: Machine,
     now: Now,
+    websocket: bool,
     peers: Vec<Client>,
 }
 
@@ -100,6 +108,37 @@ struct Client {
     /// Written by the machine, not yet read by the client.
     outbox: Vec<u8>,
     closed: bool,
+    websocket: Option<Box<Ends>>,
+    /// What the broker did wrong below MQTT.
+    wrong: Option<String>,
+}
+
+/// Both ends of a WebSocket.
+#[derive(Debug)]
+struct Ends {
+    client: ClientEnd,
+    layer: WebSocket,
+    /// The client said goodbye.
+    left: bool,
+}
+
+impl Client {
+    /// The machine wrote this.
+    fn hear(&mut self, chunks: &[&[u8]], last: bool) {
+        let Some(ends) = &mut self.websocket else {
+            return chunks.iter().for_each(|chunk| self.outbox.extend_from_slice(chunk));
+        };
+        let slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut wire = Vec::new();
+        ends.layer.send(&slices, &mut wire);
+        if last {
+            ends.layer.close(&mut wire);
+        }
+        if let Err(wrong) = ends.client.receive(&wire, &mut self.outbox) {
+            self.wrong = Some(wrong);
+        }
+        self.inbox.extend(ends.client.take_wire());
+    }
 }
 
 impl InMachine {
@@ -117,10 +156,10 @@ impl InMachine {
                 let id = transmit.id();
                 let count = transmit.len();
                 if let Some(client) = self.peers.iter_mut().find(|client| client.id == id) {
-                    transmit.chunks().for_each(|chunk| client.outbox.extend_from_slice(chunk));
+                    client.hear(&transmit.chunks().collect::<Vec<_>>(), false);
                 }
                 transmit.written(count);
-            } else if !self.feed() {
+            } else if !self.feed() && !self.let_go() {
                 return;
             }
         }
@@ -130,9 +169,26 @@ impl InMachine {
         let Some(client) = self.peers.iter_mut().find(|client| client.id == id && !client.closed) else {
             return;
         };
+        if how == Close::Finish {
+            client.hear(&[], true);
+        }
         client.closed = true;
         let cause = if how == Close::Finish { Disconnect::Eof } else { Disconnect::Closed };
         self.machine.disconnected(self.now, id, cause);
+    }
+
+    /// Ends a connection whose client said goodbye by WebSocket, once all it sent before was taken.
+    fn let_go(&mut self) -> bool {
+        let gone = |client: &&mut Client| {
+            !client.closed
+                && client.websocket.as_ref().is_some_and(|ends| ends.left)
+                && self.machine.read_credit(client.id) > 0
+        };
+        let Some(client) = self.peers.iter_mut().find(gone) else { return false };
+        client.hear(&[], true);
+        client.closed = true;
+        self.machine.disconnected(self.now, client.id, Disconnect::Eof);
+        true
     }
 
     /// Gives the machine what it has credit for; says whether it took something.
@@ -143,7 +199,21 @@ impl InMachine {
         let Some(client) = self.peers.iter_mut().find(waiting) else { return false };
         let count = client.inbox.len().min(self.machine.read_credit(client.id));
         let bytes: Vec<u8> = client.inbox.drain(..count).collect();
-        self.machine.receive(self.now, client.id, &bytes);
+        let id = client.id;
+        let Some(ends) = &mut client.websocket else {
+            self.machine.receive(self.now, id, &bytes);
+            return true;
+        };
+        let mut plain = Vec::new();
+        let progress = ends.layer.receive(&bytes, &mut plain);
+        ends.left |= progress == Progress::Closed;
+        if ends.layer.speaks() {
+            client.hear(&[], false);
+        }
+        self.machine.receive(self.now, id, &plain);
+        if let Progress::Violated(violation) = progress {
+            self.machine.violated(self.now, id, violation);
+        }
         true
     }
 
@@ -159,15 +229,45 @@ impl InMachine {
 }
 
 impl Broker for InMachine {
-    fn open(&mut self) -> Result<usize, String> {
+    fn open(&mut self, offers: &[String]) -> Result<usize, String> {
+        let websocket = match self.websocket {
+            false => None,
+            true => {
+                let client = ClientEnd::new("ws://in.process/mqtt", offers)?;
+                Some(Box::new(Ends { client, layer: WebSocket::new("/mqtt".into()), left: false }))
+            }
+        };
         let id = self.machine.accept(self.now, Peer::default()).map_err(|refused| format!("{refused:?}"))?;
-        self.peers.push(Client { id, inbox: Vec::new(), outbox: Vec::new(), closed: false });
+        let mut client =
+            Client { id, inbox: Vec::new(), outbox: Vec::new(), closed: false, websocket, wrong: None };
+        if let Some(ends) = &mut client.websocket {
+            client.inbox = ends.client.take_wire();
+        }
+        self.peers.push(client);
         self.drain();
-        Ok(self.peers.len() - 1)
+        let client = self.peers.last_mut().ok_or("no client")?;
+        match &client.websocket {
+            Some(ends) if !ends.client.is_open() => {
+                Err(client.wrong.take().unwrap_or_else(|| "no answer to the request for a WebSocket".into()))
+            }
+            _ => Ok(self.peers.len() - 1),
+        }
     }
 
     fn write(&mut self, connection: usize, bytes: &[u8]) {
-        self.peers[connection].inbox.extend_from_slice(bytes);
+        let client = &mut self.peers[connection];
+        match &mut client.websocket {
+            None => client.inbox.extend_from_slice(bytes),
+            Some(ends) => {
+                ends.client.send(bytes);
+                client.inbox.extend(ends.client.take_wire());
+            }
+        }
+        self.drain();
+    }
+
+    fn write_frame(&mut self, connection: usize, frame: &[u8]) {
+        self.peers[connection].inbox.extend_from_slice(frame);
         self.drain();
     }
 
@@ -175,6 +275,9 @@ impl Broker for InMachine {
         let end = self.now.mono + within;
         loop {
             let client = &mut self.peers[connection];
+            if let Some(wrong) = client.wrong.take() {
+                return Read::Wrong(wrong);
+            }
             if !client.outbox.is_empty() {
                 return Read::Bytes(std::mem::take(&mut client.outbox));
             }

@@ -2,19 +2,21 @@
 
 mod machine;
 mod tcp;
+mod websocket;
 
 pub use machine::InProcess;
 pub use tcp::{Tcp, UrlError};
+pub(crate) use websocket::{frame, kind};
 
 use std::time::Duration;
 
 /// Where brokers come from. A scenario gets one of its own if that is possible.
 pub trait Target: Sync {
-    /// A broker with these settings.
+    /// A broker with these settings; `websocket`: its connections must be by WebSocket.
     ///
     /// # Errors
     /// Why this target cannot have them: the scenario is skipped.
-    fn broker(&self, needs: &[(String, String)]) -> Result<Box<dyn Broker>, String>;
+    fn broker(&self, needs: &[(String, String)], websocket: bool) -> Result<Box<dyn Broker>, String>;
 
     /// What is tested, for the report.
     fn name(&self) -> String;
@@ -32,6 +34,8 @@ pub enum Read {
     Closed,
     /// Nothing in the time that was given.
     Nothing,
+    /// Something that cannot be, below MQTT.
+    Wrong(String),
 }
 
 /// How a client ends its connection.
@@ -45,14 +49,17 @@ pub enum Leave {
 
 /// A broker, seen from its clients. Connections are numbered in the order in which they were opened.
 pub trait Broker {
-    /// Opens a connection.
+    /// Opens a connection; if it is one by WebSocket, it offers these subprotocols.
     ///
     /// # Errors
     /// Why there is none.
-    fn open(&mut self) -> Result<usize, String>;
+    fn open(&mut self, offers: &[String]) -> Result<usize, String>;
 
-    /// Writes to a connection; nobody hears it if the broker has closed it.
+    /// Writes to a connection, by WebSocket in one frame; nobody hears it if the broker has closed it.
     fn write(&mut self, connection: usize, bytes: &[u8]);
+
+    /// Writes the bytes of a WebSocket frame.
+    fn write_frame(&mut self, connection: usize, frame: &[u8]);
 
     /// Reads from a connection; waits for so long.
     fn read(&mut self, connection: usize, within: Duration) -> Read;

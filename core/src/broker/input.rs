@@ -1,6 +1,7 @@
 //! Every input as a value: what is recorded, replayed and fuzzed.
 
 use crate::broker::{Answer, Origin, ShardMessage};
+use crate::error::Violation;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
 use crate::message::Message;
 use alloc::boxed::Box;
@@ -21,6 +22,13 @@ pub enum Input {
         id: ConnectionId,
         /// The bytes.
         bytes: Bytes,
+    },
+    /// The layer below MQTT found that the peer broke a rule.
+    Violated {
+        /// The connection.
+        id: ConnectionId,
+        /// The rule.
+        violation: Violation,
     },
     /// So many bytes of a connection's outbox were written.
     Written {

@@ -92,6 +92,7 @@ impl Broker {
         match input {
             Input::Accept(peer) => drop(self.accept(now, peer)),
             Input::Receive { id, bytes } => self.receive(now, id, &bytes),
+            Input::Violated { id, violation } => self.violated(now, id, violation),
             Input::Written { id, count } => self.written(id, count),
             Input::Writable(id) => self.writable(id),
             Input::Disconnected { id, cause } => self.disconnected(now, id, cause),

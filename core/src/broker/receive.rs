@@ -32,6 +32,13 @@ impl Broker {
         self.digest(id, inbox, bytes);
     }
 
+    /// The layer below MQTT (WebSocket, for instance) found that the peer broke a rule: the connection ends as it does
+    /// for a rule of MQTT. What was received before counts, unless it still waits for something.
+    pub fn violated(&mut self, now: Now, id: ConnectionId, violation: Violation) {
+        self.begin(now, Some(id));
+        self.violate(id, violation);
+    }
+
     /// Works off what was left of earlier input, then `bytes`; keeps what is incomplete or has to wait.
     fn digest(&mut self, id: ConnectionId, mut inbox: Vec<u8>, mut bytes: &[u8]) {
         while !inbox.is_empty() && !self.over(id) {

@@ -1,27 +1,101 @@
 //! A client of raw bytes: it knows just enough to test a runtime.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
 /// A blocking MQTT 3.1.1 client; every wait ends with a panic after ten seconds.
 #[derive(Debug)]
-pub struct Client(TcpStream);
+pub struct Client(Stream);
+
+/// Where a broker listens, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub address: SocketAddr,
+    /// What carries MQTT.
+    pub over: Over,
+}
+
+/// What carries MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Nothing but TCP.
+    Tcp,
+    /// WebSocket.
+    WebSocket,
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, over: Over::Tcp }
+    }
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    /// With what was received and not read yet.
+    WebSocket(Box<WebSocket<TcpStream>>, io::Cursor<Vec<u8>>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (socket, received) = match self {
+            Self::Tcp(stream) => return stream.read(buffer),
+            Self::WebSocket(socket, received) => (socket, received),
+        };
+        loop {
+            match received.read(buffer)? {
+                0 => {}
+                count => return Ok(count),
+            }
+            match socket.read() {
+                Ok(Message::Binary(payload)) => *received = io::Cursor::new(payload.into()),
+                Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::Protocol(_)) => return Ok(0),
+                Ok(_) => {}
+                Err(Error::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+}
 
 impl Client {
-    /// Opens a connection and sends nothing.
+    /// Opens a connection and sends nothing of MQTT.
     #[must_use]
-    pub fn open(address: SocketAddr) -> Self {
+    pub fn open(place: impl Into<Place>) -> Self {
+        let Place { address, over } = place.into();
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self(stream)
+        Self(match over {
+            Over::Tcp => Stream::Tcp(stream),
+            Over::WebSocket => {
+                let url = format!("ws://{address}/mqtt").parse().unwrap();
+                let request = ClientRequestBuilder::new(url).with_sub_protocol("mqtt");
+                let (socket, _) = client(request, stream).unwrap();
+                Stream::WebSocket(Box::new(socket), io::Cursor::default())
+            }
+        })
+    }
+
+    /// The WebSocket below.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn websocket(&mut self) -> &mut WebSocket<TcpStream> {
+        match &mut self.0 {
+            Stream::WebSocket(socket, _) => socket,
+            Stream::Tcp(_) => panic!("this client has no WebSocket"),
+        }
     }
 
     /// Opens a connection and waits for CONNACK.
     #[must_use]
-    pub fn connect(address: SocketAddr, client_id: &str) -> Self {
-        let mut client = Self::open(address);
+    pub fn connect(place: impl Into<Place>, client_id: &str) -> Self {
+        let mut client = Self::open(place);
         client.send(&Self::connect_packet(4, client_id));
         assert_eq!(client.packet().unwrap(), [0x20, 2, 0, 0]);
         client
@@ -39,9 +113,12 @@ impl Client {
         packet(0x10, &body)
     }
 
-    /// Sends bytes.
+    /// Sends bytes, by WebSocket in one frame.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).unwrap();
+        match &mut self.0 {
+            Stream::Tcp(stream) => stream.write_all(bytes).unwrap(),
+            Stream::WebSocket(socket, _) => socket.send(Message::binary(bytes.to_vec())).unwrap(),
+        }
     }
 
     /// Subscribes at QoS 0 and waits for SUBACK.
