@@ -84,7 +84,8 @@ impl Clients {
     fn receive(&mut self, at: usize, bytes: &[u8]) {
         let mut bytes = bytes.to_vec();
         if let Some((place, xor)) = self.damage.take()
-            && let Some(byte) = bytes.len().checked_sub(1).and_then(|most| bytes.get_mut(usize::from(place) % (most + 1)))
+            && let Some(byte) =
+                bytes.len().checked_sub(1).and_then(|most| bytes.get_mut(usize::from(place) % (most + 1)))
         {
             *byte ^= xor;
         }

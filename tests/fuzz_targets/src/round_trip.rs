@@ -67,7 +67,8 @@ fn announced(bytes: &[u8]) -> usize {
 
 fn read(bytes: &[u8], version: Version) -> Packet<'_> {
     match frame(bytes, u32::MAX) {
-        Ok(Framed::Whole { frame, length }) if length == bytes.len() => match Packet::decode(&frame, version) {
+        Ok(Framed::Whole { frame, length }) if length == bytes.len() => match Packet::decode(&frame, version)
+        {
             Ok(packet) => packet,
             Err(violation) => panic!("written, and refused by {violation}: {bytes:02X?}"),
         },
@@ -106,7 +107,8 @@ fn translated(packet: &Packet<'_>, from: Version, to: Version, too_large: bool) 
             assert_eq!((&one.topic, &one.payload), (&other.topic, &other.payload));
         }
         (Packet::Subscribe(one), Packet::Subscribe(other)) => {
-            let what = |(filter, options): (_, culex_core::packet::SubscriptionOptions)| (filter, options.qos);
+            let what =
+                |(filter, options): (_, culex_core::packet::SubscriptionOptions)| (filter, options.qos);
             assert!(one.filters.iter().map(what).eq(other.filters.iter().map(what)));
         }
         (Packet::Unsubscribe(one), Packet::Unsubscribe(other)) => assert_eq!(one.filters, other.filters),

@@ -79,7 +79,8 @@ mod naive {
         };
         let skipped: usize = levels[..from].iter().map(|level| level.len() + 1).sum();
         let filter = &text[skipped..];
-        (!filter.is_empty() && text.len() < 65_536 && rest.iter().enumerate().all(good)).then_some((share, filter))
+        (!filter.is_empty() && text.len() < 65_536 && rest.iter().enumerate().all(good))
+            .then_some((share, filter))
     }
 
     pub(super) fn matches(filter: &str, topic: &str) -> bool {
@@ -172,7 +173,8 @@ impl World {
     }
 
     fn place(&self, who: usize, share: Option<&str>, filter: &str) -> Option<usize> {
-        let is_it = |one: &Subscribed| one.who == who && one.share.as_deref() == share && one.filter == filter;
+        let is_it =
+            |one: &Subscribed| one.who == who && one.share.as_deref() == share && one.filter == filter;
         self.subscribed.iter().position(is_it)
     }
 
@@ -319,7 +321,8 @@ impl World {
         let topic = topic(script);
         let how = script.byte();
         let expires = (how & 1 != 0).then(|| Wall(self.now + u64::from(how >> 1)));
-        let Ok(message) = Message::with_properties(&topic, script.short(), QoS::AtMostOnce, true, &[], expires)
+        let Ok(message) =
+            Message::with_properties(&topic, script.short(), QoS::AtMostOnce, true, &[], expires)
         else {
             return;
         };
@@ -375,8 +378,12 @@ impl World {
             }
         }
         assert_eq!(after, None, "a sweep without end");
-        let gone: Vec<_> =
-            self.kept.iter().filter(|(_, message)| message.expired(now)).map(|(topic, _)| topic.clone()).collect();
+        let gone: Vec<_> = self
+            .kept
+            .iter()
+            .filter(|(_, message)| message.expired(now))
+            .map(|(topic, _)| topic.clone())
+            .collect();
         for topic in gone {
             self.kept.remove(&topic);
             self.forget(&topic);
