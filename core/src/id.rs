@@ -263,7 +263,8 @@ mod tests {
                     let at = at.index(ids.len());
                     let (id, there) = ids[at];
                     prop_assert_eq!(slots.remove(id), there.then_some(at));
-                    if there {
+                    // A middleware may forget to forget.
+                    if there && at % 2 == 0 {
                         prop_assert_eq!(table.remove(id), Some(at));
                     }
                     ids[at].1 = false;
@@ -272,7 +273,8 @@ mod tests {
                     let expected = there.then_some(n);
                     prop_assert_eq!(slots.get(*id).copied(), expected, "{:?}", id);
                     prop_assert_eq!(slots.get_mut(*id).copied(), expected, "{:?}", id);
-                    prop_assert_eq!(table.get(*id).copied(), expected, "{:?}", id);
+                    let beside = table.get(*id).copied();
+                    prop_assert!(beside == expected || (!there && beside == Some(n)), "{:?}: {:?}", id, beside);
                 }
                 let mut live: Vec<_> = ids.iter().filter(|(_, there)| *there).map(|(id, _)| *id).collect();
                 live.sort_by_key(|id| id.index());

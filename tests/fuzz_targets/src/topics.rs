@@ -189,7 +189,9 @@ impl World {
             retain_handling: RetainHandling::default(),
         };
         self.serial += 1;
-        let identifier = if flags & 16 == 0 { NonZeroU32::new(self.serial) } else { None };
+        // By it is told for which group a session got a message.
+        let named = share.is_some() || flags & 16 == 0;
+        let identifier = if named { NonZeroU32::new(self.serial) } else { None };
         let existed = self.index.subscribe(filter, share, self.session(who), options, identifier);
         let old = self.place(who, share, filter);
         assert_eq!(existed, old.is_some(), "{text:?} of {who}");
