@@ -22,7 +22,7 @@ fn text<'a>(script: &mut Script<'a>) -> &'a str {
         return script.text();
     }
     *script = ahead;
-    std::str::from_utf8(&FILL[..script.pick(&LENGTHS)]).unwrap_or_default()
+    std::str::from_utf8(long(script)).unwrap_or_default()
 }
 
 /// Data, now and then long.
@@ -32,7 +32,12 @@ fn data<'a>(script: &mut Script<'a>) -> &'a [u8] {
         return script.short();
     }
     *script = ahead;
-    &FILL[..script.pick(&LENGTHS)]
+    long(script)
+}
+
+/// Around one of the lengths: what else is in the packet counts, too.
+fn long(script: &mut Script<'_>) -> &'static [u8] {
+    &FILL[..script.pick(&LENGTHS) - usize::from(script.byte() % 16)]
 }
 
 /// A Topic Name: the text up to its first wildcard, not empty.
