@@ -225,6 +225,9 @@ impl<K: Id, T> Table<K, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
     #[test]
     fn a_stale_id_finds_nothing() {
@@ -240,5 +243,44 @@ mod tests {
         assert_eq!(*table.get_or_insert_with(new, || 20), 20);
         assert_eq!(table.get(old), None);
         assert_eq!(slots.remove(old), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_finds_its_own_value_or_nothing(ops in vec((any::<bool>(), any::<Index>()), 1..200)) {
+            let mut slots = Slots::<ConnectionId, usize>::default();
+            let mut table = Table::<ConnectionId, usize>::default();
+            // All ids there ever were, and whether their values are still there.
+            let mut ids: Vec<(ConnectionId, bool)> = Vec::new();
+            for (insert, at) in ops {
+                if insert || ids.is_empty() {
+                    let id = slots.insert(ids.len());
+                    prop_assert!(ids.iter().all(|(other, _)| *other != id), "given twice: {:?}", id);
+                    prop_assert_eq!(table.get(id), None, "what an older id left");
+                    prop_assert_eq!(table.insert(id, ids.len()), None);
+                    ids.push((id, true));
+                } else {
+                    let at = at.index(ids.len());
+                    let (id, there) = ids[at];
+                    prop_assert_eq!(slots.remove(id), there.then_some(at));
+                    // A middleware may forget to forget.
+                    if there && at % 2 == 0 {
+                        prop_assert_eq!(table.remove(id), Some(at));
+                    }
+                    ids[at].1 = false;
+                }
+                for (n, (id, there)) in ids.iter().enumerate() {
+                    let expected = there.then_some(n);
+                    prop_assert_eq!(slots.get(*id).copied(), expected, "{:?}", id);
+                    prop_assert_eq!(slots.get_mut(*id).copied(), expected, "{:?}", id);
+                    let beside = table.get(*id).copied();
+                    prop_assert!(beside == expected || (!there && beside == Some(n)), "{:?}: {:?}", id, beside);
+                }
+                let mut live: Vec<_> = ids.iter().filter(|(_, there)| *there).map(|(id, _)| *id).collect();
+                live.sort_by_key(|id| id.index());
+                prop_assert_eq!((slots.len(), slots.is_empty()), (live.len(), live.is_empty()));
+                prop_assert!(slots.ids().eq(live));
+            }
+        }
     }
 }

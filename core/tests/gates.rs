@@ -6,6 +6,8 @@ use culex_core::broker::{Action, Cx, Record};
 use culex_core::packet::*;
 use culex_core::testing::*;
 use culex_core::{Close, Config, ConnectionId, Flow, Hooks, LogSeq, Message, Middleware, Stack};
+use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const Q0: QoS = QoS::AtMostOnce;
 const Q1: QoS = QoS::AtLeastOnce;
@@ -358,4 +360,139 @@ fn nobody_waits_for_a_record_that_will_never_be_durable() {
     bench.subscribe_all(alice, &[("t", SubscriptionOptions::new(Q1))]);
     assert_eq!(bench.lines(alice), ["DISCONNECT 80"]);
     assert!(bench.closed(alice));
+}
+
+/// What clients, log and disk do.
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(usize),
+    /// So many filters: as many records.
+    Subscribe(usize, usize),
+    /// A PUBREL that stores nothing: its PUBCOMP must not overtake.
+    Release(usize),
+    /// So many more records are durable, or none.
+    Commit(u64),
+    /// Nothing behind so many more records ever will be.
+    Fail(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = || 0usize..3;
+    prop_oneof![
+        6 => who().prop_map(Step::Publish),
+        3 => (who(), 1usize..4).prop_map(|(who, filters)| Step::Subscribe(who, filters)),
+        2 => who().prop_map(Step::Release),
+        5 => (0u64..6).prop_map(Step::Commit),
+        1 => (0u64..6).prop_map(Step::Fail),
+    ]
+}
+
+/// One client: the last record that was stored for it, and what it waits for.
+struct Waiting {
+    id: ConnectionId,
+    stored: u64,
+    acks: VecDeque<(u64, String)>,
+    closed: bool,
+}
+
+/// Three clients, and where the log is.
+struct Log3 {
+    bench: Bench,
+    clients: Vec<Waiting>,
+    assigned: u64,
+    committed: u64,
+    failed: Option<u64>,
+    packet_id: u16,
+}
+
+impl Log3 {
+    fn new() -> Self {
+        let mut bench = durable();
+        let names = ["alice", "bob", "carol"];
+        let waiting = |id| Waiting { id, stored: 0, acks: VecDeque::new(), closed: false };
+        let clients = names.map(|name| waiting(bench.connect(Version::V5, name))).into();
+        Self { bench, clients, assigned: 0, committed: 0, failed: None, packet_id: 0 }
+    }
+
+    fn step(&mut self, step: &Step) {
+        self.packet_id += 1;
+        let number = self.packet_id;
+        match *step {
+            Step::Commit(more) => {
+                let through = self.committed + more;
+                committed(&mut self.bench, LogSeq(through));
+                self.committed = through.min(self.assigned);
+            }
+            // Nobody knows what a log would do that went on after it failed.
+            _ if self.failed.is_some() => {}
+            Step::Fail(more) => {
+                let from = self.committed + 1 + more;
+                self.failed = Some(from);
+                fail(&mut self.bench, from);
+            }
+            Step::Publish(who) => {
+                self.bench.publish_as(self.clients[who].id, number, "t", "x", Q1);
+                self.wait(who, 1, format!("PUBACK 10 #{number}"));
+            }
+            Step::Subscribe(who, count) => {
+                let options = SubscriptionOptions::new(Q1);
+                let filters = &[("a", options), ("b", options), ("c", options)][..count];
+                self.bench.subscribe_all(self.clients[who].id, filters);
+                self.wait(who, count as u64, format!("SUBACK {:02X?} #777", vec![1; count]));
+            }
+            Step::Release(who) => {
+                self.bench.acknowledge(self.clients[who].id, PacketType::Pubrel, number);
+                self.wait(who, 0, format!("PUBCOMP 92 #{number}"));
+            }
+        }
+        self.check();
+    }
+
+    /// The answer to what stored so many records.
+    fn wait(&mut self, who: usize, records: u64, ack: String) {
+        self.assigned += records;
+        let client = &mut self.clients[who];
+        if records > 0 {
+            client.stored = self.assigned;
+        }
+        client.acks.push_back((client.stored, ack));
+    }
+
+    /// Everyone got what may leave and nothing else, in the order of the requests.
+    fn check(&mut self) {
+        assert_eq!(self.bench.stores.last().map_or(0, |(seq, _)| seq.0), self.assigned);
+        for client in &mut self.clients {
+            let mut expected = Vec::new();
+            while !client.closed
+                && let Some((at, _)) = client.acks.front()
+                && *at <= self.committed
+            {
+                expected.extend(client.acks.pop_front().map(|(_, ack)| ack));
+            }
+            let lost = |(at, _): &(u64, String)| self.failed.is_some_and(|from| *at >= from);
+            if !client.closed && client.acks.iter().any(lost) {
+                client.closed = true;
+                expected.push("DISCONNECT 80".into());
+            }
+            assert_eq!(self.bench.lines(client.id), expected);
+            assert_eq!(self.bench.closed(client.id), client.closed);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn acknowledgements_leave_in_order_and_never_early_however_the_log_goes(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut log = Log3::new();
+        for step in &steps {
+            log.step(step);
+        }
+        // In the end everyone who is still here has his answers.
+        log.step(&Step::Commit(1_000));
+        prop_assert!(log.clients.iter().all(|client| client.closed || client.acks.is_empty()));
+    }
 }

@@ -139,6 +139,8 @@ mod tests {
     use super::*;
     use crate::hash::{Random, Seed};
     use crate::id::Id;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
     #[test]
     fn timers_fire_in_order_of_time_and_arming_whatever_is_cancelled() {
@@ -170,5 +172,52 @@ mod tests {
             }
         }
         assert_eq!(fired, expected);
+    }
+
+    /// What can be done with timers.
+    #[derive(Debug, Clone)]
+    enum Op {
+        Arm(u64),
+        Cancel(Index),
+        /// Everything that is due by then.
+        Fire(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            // Few times, so that many timers are due at once.
+            5 => (0u64..40).prop_map(Op::Arm),
+            2 => any::<Index>().prop_map(Op::Cancel),
+            2 => (0u64..40).prop_map(Op::Fire),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_heap_is_a_sorted_list(ops in prop::collection::vec(op(), 1..200)) {
+            let mut timers = Timers::default();
+            let mut list: Vec<(Mono, u32, TimerId)> = Vec::new();
+            for (n, op) in ops.into_iter().enumerate() {
+                match op {
+                    Op::Arm(at) => {
+                        let owner = Owner::Session(SessionId::new(n as u32, 0));
+                        list.push((Mono(at), n as u32, timers.arm(Mono(at), (n % 12) as u8, owner)));
+                        list.sort_by_key(|(at, n, _)| (*at, *n));
+                    }
+                    Op::Cancel(_) if list.is_empty() => {}
+                    Op::Cancel(at) => timers.cancel(list.remove(at.index(list.len())).2),
+                    Op::Fire(now) => {
+                        while let Some((part, owner)) = timers.pop(Mono(now)) {
+                            let (at, n, _) = list.remove(0);
+                            prop_assert!(at <= Mono(now), "before its time");
+                            let expected = Owner::Session(SessionId::new(n, 0));
+                            prop_assert_eq!((part, owner), ((n % 12) as u8, expected));
+                        }
+                        prop_assert!(list.first().is_none_or(|(at, ..)| *at > Mono(now)), "late");
+                    }
+                }
+                prop_assert_eq!(timers.next(), list.first().map(|(at, ..)| *at));
+            }
+        }
     }
 }

@@ -244,6 +244,49 @@ fn props() -> impl Strategy<Value = Vec<Prop>> {
     vec((id, any::<u32>(), text(), text()).prop_map(|(id, n, a, b)| Prop(id, n, a, b)), 0..30)
 }
 
+/// Every property there is, those that may repeat twice, in any order.
+fn every_property() -> impl Strategy<Value = Vec<Prop>> {
+    let twice = [PropertyId::UserProperty];
+    let ids: Vec<_> = (0..=0x2A).filter_map(PropertyId::from_u8).chain(twice).collect();
+    let count = ids.len();
+    (Just(ids).prop_shuffle(), vec((any::<u32>(), text(), text()), count)).prop_map(|(ids, values)| {
+        ids.into_iter().zip(values).map(|(id, (number, one, other))| Prop(id, number, one, other)).collect()
+    })
+}
+
+/// Every property, with the values of these parts.
+fn every(parts: &Parts) -> Vec<Prop> {
+    let [one, other, _] = &parts.texts;
+    let ids = (0..=0x2A).rev().filter_map(PropertyId::from_u8);
+    ids.map(|id| Prop(id, parts.keep_alive.into(), one.clone(), other.clone())).collect()
+}
+
+/// Those that may stand in a context.
+fn of_context(props: &[Prop], context: u16) -> PropertiesBuf {
+    let mut buf = PropertiesBuf::new();
+    for prop in props.iter().filter(|prop| prop.0.contexts() & context != 0) {
+        buf.push(prop.property());
+    }
+    buf
+}
+
+fn properties_mut<'p, 'a>(packet: &'p mut Packet<'a>) -> Option<&'p mut Properties<'a>> {
+    Some(match packet {
+        Packet::Connect(packet) => &mut packet.properties,
+        Packet::Connack(packet) => &mut packet.properties,
+        Packet::Publish(packet) => &mut packet.properties,
+        Packet::Puback(packet) | Packet::Pubrec(packet) => &mut packet.properties,
+        Packet::Pubrel(packet) | Packet::Pubcomp(packet) => &mut packet.properties,
+        Packet::Subscribe(packet) => &mut packet.properties,
+        Packet::Suback(packet) => &mut packet.properties,
+        Packet::Unsubscribe(packet) => &mut packet.properties,
+        Packet::Unsuback(packet) => &mut packet.properties,
+        Packet::Disconnect(packet) => &mut packet.properties,
+        Packet::Auth(packet) => &mut packet.properties,
+        Packet::Pingreq | Packet::Pingresp => return None,
+    })
+}
+
 fn parts() -> impl Strategy<Value = Parts> {
     let qos = prop::sample::select(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][..]);
     let filter = text().prop_map(|text| format!("f/{text}"));
@@ -288,6 +331,31 @@ proptest! {
                 assert_eq!(decode(&bytes, version).as_ref(), Ok(packet));
                 assert_eq!(packet.packet_type(), parts.packet_type);
             });
+        }
+    }
+
+    #[test]
+    fn every_packet_with_every_property_in_any_order_survives(parts in parts(), all in every_property()) {
+        for packet_type in (1..=15).filter_map(PacketType::from_bits) {
+            // Authentication Data may stand before the method that it belongs to.
+            let all = Properties::from_buf(of_context(&all, 1 << packet_type as u16));
+            let mut written = false;
+            let parts = Parts { packet_type, flags: [true; 4], ..parts.clone() };
+            with_packet(&parts, Version::V5, |packet| {
+                let mut packet = packet.clone();
+                let Some(properties) = properties_mut(&mut packet) else { return };
+                *properties = all.clone();
+                if let Packet::Connect(connect) = &mut packet
+                    && let Some(will) = &mut connect.will
+                {
+                    will.properties = Properties::from_buf(of_context(&every(&parts), context::WILL));
+                }
+                let bytes = encode(&packet, Version::V5);
+                assert_eq!(decode(&bytes, Version::V5).as_ref(), Ok(&packet));
+                written = true;
+            });
+            let ping = matches!(packet_type, PacketType::Pingreq | PacketType::Pingresp);
+            prop_assert!(written || ping, "{:?} has properties", packet_type);
         }
     }
 

@@ -253,6 +253,55 @@ pub(super) mod tests {
         }
 
         #[test]
+        fn below_the_same_level_nothing_changes(filter in filter(), topic in topic(), level in "[a$ä]{0,3}") {
+            let (deeper, below) = (std::format!("{level}/{filter}"), std::format!("{level}/{topic}"));
+            // A $ is special only at the beginning of a topic.
+            let shown = topic.strip_prefix('$').map_or(topic.clone(), |rest| std::format!("D{rest}"));
+            let spelled = filter.strip_prefix('$').map_or(filter.clone(), |rest| std::format!("D{rest}"));
+            prop_assert_eq!(matches(&deeper, &below), matches(&spelled, &shown), "{} {}", deeper, below);
+        }
+
+        #[test]
+        fn a_filter_is_well_formed_as_its_levels_are(
+            levels in prop::collection::vec(
+                prop::sample::select(vec!["a", "", "$x", "+", "+", "#", "#", "a+", "#+", "a#", "+a", "\0"]),
+                1..4,
+            ),
+        ) {
+            let text = levels.join("/");
+            let levels: Vec<_> = text.split('/').collect();
+            let good = |(at, level): (usize, &&str)| match *level {
+                "+" => true,
+                "#" => at + 1 == levels.len(),
+                level => !level.contains(['+', '#', '\0']),
+            };
+            let expected = !text.is_empty() && levels.iter().enumerate().all(good);
+            prop_assert_eq!(Filter::parse(&text).is_ok(), expected);
+            if let Ok(parsed) = Filter::parse(&text) {
+                prop_assert_eq!((parsed.share, parsed.filter), (None, &*text));
+                prop_assert_eq!(parsed.wildcard, text.contains(['+', '#']));
+            }
+        }
+
+        #[test]
+        fn a_shared_filter_is_put_together_again(name in "[a+#/$ä]{0,3}", filter in "[a+#/]{0,4}") {
+            let text = std::format!("$share/{name}/{filter}");
+            // [MQTT-4.8.2-1], [MQTT-4.8.2-2]: the first / ends the name.
+            let (first, rest) = text["$share/".len()..].split_once('/').unwrap();
+            let named = !first.is_empty() && !first.contains(['+', '#']);
+            let alone = Filter::parse(rest);
+            match Filter::parse(&text) {
+                Ok(parsed) => {
+                    prop_assert!(named, "{}", first);
+                    let expected = Filter { share: Some(first), ..alone.unwrap() };
+                    prop_assert_eq!(parsed, expected);
+                    prop_assert_eq!(std::format!("$share/{}/{}", first, parsed.filter), text);
+                }
+                Err(_) => prop_assert!(!named || alone.is_err(), "{}", text),
+            }
+        }
+
+        #[test]
         fn no_text_makes_the_parser_panic(text in any::<String>()) {
             let _ = Filter::parse(&text);
         }

@@ -264,7 +264,7 @@ mod tests {
     use crate::topic::filter;
     use crate::topic::filter::tests as make;
     use proptest::prelude::*;
-    use std::collections::BTreeSet as Model;
+    use std::collections::{BTreeMap, BTreeSet as Model};
     use std::format;
 
     fn message(topic: &str, payload: &[u8]) -> Message {
@@ -443,10 +443,47 @@ mod tests {
                 }
             }
             prop_assert_eq!(retained.len(), present.len());
+            prop_assert!(seen.is_sorted(), "{:?}", seen);
             let once: Model<_> = seen.iter().cloned().collect();
             prop_assert_eq!(once.len(), seen.len());
             prop_assert!(seen.iter().all(|topic| filter::matches(&filter, topic)));
             prop_assert!(stayed.iter().filter(|t| filter::matches(&filter, t)).all(|t| once.contains(t)));
+        }
+
+        #[test]
+        fn what_is_kept_is_counted(
+            ops in prop::collection::vec((make::topic(), 0u8..8, prop::collection::vec(any::<u8>(), 0..9)), 1..80),
+            step in 0usize..5,
+        ) {
+            let mut retained = Retained::new();
+            let mut model: BTreeMap<String, Message> = BTreeMap::new();
+            for (now, (topic, what, payload)) in ops.into_iter().enumerate() {
+                let now = now as u64;
+                match what {
+                    0 => prop_assert_eq!(retained.remove(&topic), model.remove(&topic)),
+                    1 => {
+                        let mut after = None;
+                        loop {
+                            after = retained.expire(Wall(now), after.as_deref(), step);
+                            if after.is_none() {
+                                break;
+                            }
+                        }
+                        model.retain(|_, message| message.expires().is_none_or(|at| at > Wall(now)));
+                    }
+                    _ => {
+                        let expires = (what > 4).then(|| Wall(now + u64::from(what)));
+                        let message = Message::with_properties(&topic, &payload, QoS::AtMostOnce, true, &[], expires);
+                        let message = message.unwrap();
+                        prop_assert_eq!(retained.set(message.clone()), model.insert(topic, message));
+                    }
+                }
+                prop_assert_eq!((retained.len(), retained.is_empty()), (model.len(), model.is_empty()));
+                prop_assert_eq!(retained.bytes(), model.values().map(Message::size).sum::<usize>());
+                let expiring = model.values().filter(|message| message.expires().is_some()).count();
+                prop_assert_eq!(retained.expiring(), expiring);
+                prop_assert!(model.iter().all(|(topic, message)| retained.get(topic) == Some(message)));
+            }
         }
     }
 }

@@ -218,18 +218,25 @@ const KEPT_PLACES: usize = 1_024;
 mod tests {
     use super::*;
     use crate::id::{Id, SessionId};
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use std::vec::Vec;
 
-    fn fly(window: &mut Window) -> PacketId {
-        let packet_id = window.next_id().unwrap();
+    fn flight(packet_id: PacketId, qos: QoS) -> InFlight {
         let receiver = Receiver {
             session: SessionId::new(0, 0),
-            qos: QoS::AtLeastOnce,
+            qos,
             retain: false,
             source: crate::broker::Source::Relay,
             identifiers: Identifiers::None,
         };
-        let message = Message::new("t", b"", QoS::AtLeastOnce, false).unwrap();
-        window.push(InFlight::new(packet_id, message, &receiver));
+        let message = Message::new("t", b"", qos, false).unwrap();
+        InFlight::new(packet_id, message, &receiver)
+    }
+
+    fn fly(window: &mut Window) -> PacketId {
+        let packet_id = window.next_id().unwrap();
+        window.push(flight(packet_id, QoS::AtLeastOnce));
         packet_id
     }
 
@@ -296,6 +303,131 @@ mod tests {
                 assert!(land(&mut window, packet_id));
             }
             assert_eq!(window.len(), flying.len());
+        }
+    }
+
+    /// What can happen to a window.
+    #[derive(Debug, Clone)]
+    enum Op {
+        Send(QoS),
+        /// So many identifiers are given to messages that are then not tracked.
+        Skip(u16),
+        /// The client acknowledges one of those in flight.
+        Release(Index),
+        Remove(Index, QoS, Progress),
+        /// It acknowledges what it never got.
+        Stray(u16),
+        Rewind,
+        Resend,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let qos = || prop::sample::select(vec![QoS::AtLeastOnce, QoS::ExactlyOnce]);
+        let progress = prop::sample::select(vec![Progress::Unsent, Progress::Sent, Progress::Released]);
+        prop_oneof![
+            200 => qos().prop_map(Op::Send),
+            // All the way round, about: past those that are stuck.
+            1 => (65_500u16..).prop_map(Op::Skip),
+            30 => (0u16..40).prop_map(Op::Skip),
+            60 => any::<Index>().prop_map(Op::Release),
+            150 => (any::<Index>(), qos(), progress).prop_map(|(at, qos, was)| Op::Remove(at, qos, was)),
+            20 => any::<u16>().prop_map(Op::Stray),
+            20 => Just(Op::Rewind),
+            80 => Just(Op::Resend),
+        ]
+    }
+
+    type Model = Vec<(u16, QoS, Progress)>;
+
+    /// The next number of the circle that nobody in flight has.
+    fn next_free(model: &Model, mut last: u16) -> u16 {
+        loop {
+            last = if last == u16::MAX { 1 } else { last + 1 };
+            if model.iter().all(|(id, ..)| *id != last) {
+                return last;
+            }
+        }
+    }
+
+    fn check(window: &Window, model: &Model) -> Result<(), TestCaseError> {
+        let count = |progress| model.iter().filter(|(.., was)| *was == progress).count();
+        prop_assert_eq!(window.len(), model.len());
+        prop_assert_eq!(usize::from(window.unsent), count(Progress::Unsent));
+        for (id, qos, progress) in model {
+            prop_assert_eq!(window.state(PacketId::new(*id).unwrap()), Some((*qos, *progress)));
+        }
+        let released = model.iter().filter(|(.., was)| *was == Progress::Released).map(|(id, ..)| *id);
+        prop_assert!(window.released().map(PacketId::get).eq(released), "in another order");
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_window_is_a_list(ops in prop::collection::vec(op(), 1..150)) {
+            let mut window = Window::default();
+            let mut model = Model::new();
+            let mut last = 0;
+            for op in ops {
+                match op {
+                    Op::Send(qos) => {
+                        // [MQTT-2.2.1-4]
+                        last = next_free(&model, last);
+                        let packet_id = window.next_id().unwrap();
+                        prop_assert_eq!(packet_id.get(), last);
+                        window.push(flight(packet_id, qos));
+                        model.push((last, qos, Progress::Sent));
+                    }
+                    Op::Skip(count) => {
+                        for _ in 0..count {
+                            last = next_free(&model, last);
+                            prop_assert_eq!(window.next_id().map(PacketId::get), Some(last));
+                        }
+                    }
+                    Op::Release(at) if !model.is_empty() => {
+                        let at = at.index(model.len());
+                        window.release(PacketId::new(model[at].0).unwrap());
+                        model[at].2 = Progress::Released;
+                    }
+                    Op::Remove(at, qos, was) if !model.is_empty() => {
+                        let at = at.index(model.len());
+                        let (id, ..) = model[at];
+                        let fits = model[at] == (id, qos, was);
+                        prop_assert_eq!(window.remove(PacketId::new(id).unwrap(), qos, was), fits);
+                        if fits {
+                            model.remove(at);
+                        }
+                    }
+                    Op::Stray(id) if model.iter().all(|(used, ..)| *used != id) => {
+                        let Some(id) = PacketId::new(id) else { continue };
+                        window.release(id);
+                        prop_assert_eq!(window.state(id), None);
+                        prop_assert!(!window.remove(id, QoS::AtLeastOnce, Progress::Sent));
+                    }
+                    Op::Rewind => {
+                        window.rewind();
+                        for (.., progress) in &mut model {
+                            if *progress != Progress::Released {
+                                *progress = Progress::Unsent;
+                            }
+                        }
+                    }
+                    Op::Resend => {
+                        // [MQTT-4.6.0-1]: in the order in which they were sent first.
+                        let first = model.iter_mut().find(|(.., was)| *was == Progress::Unsent);
+                        let expected = first.map(|(id, _, progress)| {
+                            *progress = Progress::Sent;
+                            *id
+                        });
+                        let again = window.next_unsent();
+                        prop_assert!(again.is_none_or(|flight| flight.message.is_some()));
+                        prop_assert_eq!(again.map(|flight| flight.packet_id.get()), expected);
+                    }
+                    Op::Release(_) | Op::Remove(..) | Op::Stray(_) => {}
+                }
+                check(&window, &model)?;
+            }
         }
     }
 }
