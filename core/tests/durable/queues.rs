@@ -89,6 +89,56 @@ fn messages_expire_in_the_queue_while_the_machine_is_down() {
 }
 
 #[test]
+fn a_message_that_expired_between_others_is_the_one_that_is_gone() {
+    let mut machine = Machine::new();
+    let alice = machine.subscriber("alice", "t", Q1);
+    machine.cut(alice);
+    let bob = machine.connect(Version::V5, "bob");
+    for (n, seconds) in [(1, 100), (2, 10), (3, 100)] {
+        let properties = properties(&[Property::MessageExpiryInterval(seconds)]);
+        let payload = n.to_string();
+        let publish = publish("t", &payload, Q1);
+        machine.send(bob, &Packet::Publish(Publish { packet_id: Some(id(n)), properties, ..publish }));
+    }
+    machine.pass_ms(11_000);
+    machine.come(&lasting("alice"));
+    for mut after in machine.crashes() {
+        assert_eq!(after.waiting("alice"), ["t: 1", "t: 3"]);
+    }
+}
+
+#[test]
+fn who_is_disconnected_for_its_full_queue_does_not_come_between_other_receivers() {
+    let config = Config {
+        queue_messages_max: 2,
+        in_flight_max: 1,
+        queue_overflow: Overflow::Disconnect,
+        ..Config::default()
+    };
+    let mut machine = Machine::with(config);
+    // Its end leads to a relay of its own.
+    let (full, _) = machine.come(&mortal("full", 1_000, 0));
+    machine.subscribe_all(full, &[("t", SubscriptionOptions::new(Q1))]);
+    for n in 1..=3 {
+        machine.broker_publish("t", n);
+    }
+    let other = machine.subscriber("other", "+", Q2);
+    machine.cut(other);
+    let (bob, _) = machine.come(&lasting("bob"));
+    machine.publish_as(bob, 7, "t", "m", Q2);
+    machine.commit_to(machine.stored());
+    assert!(machine.closed(full));
+    for mut after in machine.crashes() {
+        let (bob, _) = after.come(&lasting("bob"));
+        let again = Publish { dup: true, packet_id: Some(id(7)), ..publish("t", "m", Q2) };
+        after.send(bob, &Packet::Publish(again));
+        after.commit();
+        let got = after.waiting("other");
+        assert_eq!(got.iter().filter(|message| *message == "t: m").count(), 1, "{got:?}");
+    }
+}
+
+#[test]
 fn a_shared_message_goes_to_one_member_over_a_crash() {
     let mut machine = Machine::new();
     for name in ["one", "two"] {
