@@ -9,7 +9,7 @@ use crate::hash::{Random, Seed};
 use crate::id::{ConnectionId, LogSeq, SessionId};
 use crate::message::{Message, Publication};
 use crate::middleware::Flow;
-use crate::packet::{Packet, ReasonCode};
+use crate::packet::{Packet, Publish, QoS, ReasonCode};
 use crate::session::Session;
 use crate::time::{Mono, Now};
 use alloc::boxed::Box;
@@ -192,6 +192,16 @@ impl<'a> Cx<'a> {
     /// Says of the message that is being relayed that somebody gets it.
     pub fn matched(&mut self) {
         self.state.matched = true;
+    }
+
+    /// Whether this message repeats one that was accepted already: a policy is not asked again, for its answer could no
+    /// longer be heeded.
+    #[must_use]
+    pub fn accepted_before(&self, from: ConnectionId, publish: &Publish<'_>) -> bool {
+        let held = || self.state.held.get(self.session_of(from)?);
+        publish.dup
+            && publish.qos == QoS::ExactlyOnce
+            && publish.packet_id.is_some_and(|id| held().is_some_and(|held| held.binary_search(&id).is_ok()))
     }
 
     /// Whether storing failed: what must be durable is refused from now on.

@@ -7,7 +7,7 @@ use crate::id::ConnectionId;
 use crate::message::Publication;
 use crate::middleware::{Flow, Hooks};
 use crate::packet::{
-    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, QoS, ReasonCode,
+    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode,
     SubscriptionOptions, Version,
 };
 use crate::time::Now;
@@ -306,8 +306,17 @@ impl Broker {
         self.state.stats.refused += 1;
         // What is no error would be read as a yes.
         let reason = if reason.is_error() { reason } else { ReasonCode::UnspecifiedError };
-        let version = self.state.connections.get(id).map(|connection| connection.version);
+        let connection = self.state.connections.get(id);
+        let (version, session) = (connection.map(|c| c.version), connection.and_then(|c| c.session));
         let old = version != Some(Version::V5);
+        if let (
+            Packet::Publish(Publish { qos: QoS::ExactlyOnce, packet_id: Some(packet_id), .. }),
+            Some(session),
+        ) = (packet, session.filter(|_| !old))
+        {
+            // With this PUBREC its identifier is free [MQTT-4.3.3-4].
+            self.state.work.push(Action::StoreInbound { session, packet_id: *packet_id, held: false });
+        }
         let mut reply =
             |packet: PacketType, packet_id: PacketId, reason: ReasonCode, codes: Box<[ReasonCode]>| {
                 self.state.work.push(Action::Reply(Reply { to: id, packet, packet_id, reason, codes }));

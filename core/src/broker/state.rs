@@ -7,7 +7,7 @@ use crate::connection::{Connection, Phase};
 use crate::hash::{Random, Seed};
 use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
 use crate::message::Message;
-use crate::packet::{Packet, PropertiesBuf, Property, ReasonCode};
+use crate::packet::{Packet, PacketId, PropertiesBuf, Property, ReasonCode};
 use crate::session::Session;
 use crate::time::{Now, Wall};
 use alloc::boxed::Box;
@@ -47,6 +47,10 @@ pub(crate) struct State {
     pub(crate) asked: Option<Ticket>,
     pub(crate) verdicts: Vec<(u16, ReasonCode)>,
     pub(crate) matched: bool,
+
+    /// The Packet Identifiers of QoS 2 messages that were accepted and not released, sorted: InboundManager's. A session
+    /// that uses no QoS 2 has none.
+    pub(crate) held: crate::id::Table<SessionId, Vec<PacketId>>,
 
     // Questions, gates.
     pub(crate) tickets: Slots<Ticket, Question>,
@@ -114,6 +118,7 @@ impl State {
             asked: None,
             verdicts: Vec::new(),
             matched: false,
+            held: crate::id::Table::default(),
             tickets: Slots::default(),
             assigned: LogSeq(0),
             committed: LogSeq(0),

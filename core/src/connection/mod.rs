@@ -68,7 +68,7 @@ pub struct Connection {
     /// place is kept from the moment the order is known.
     // Most connections never have one, and an idle connection should cost a pointer.
     #[allow(clippy::box_collection)]
-    pub(crate) waiting: Option<Box<VecDeque<(u64, Option<Reply>)>>>,
+    pub(crate) waiting: Option<Box<VecDeque<Place>>>,
     pub(crate) inbox: Vec<u8>,
     pub(crate) aliases: Aliases,
     pub(crate) outbox: Outbox,
@@ -90,6 +90,9 @@ impl fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
+
+/// The place of an acknowledgement: its number, and what is ready to be written there.
+pub(crate) type Place = (u64, Option<Reply>);
 
 /// What the CONNACK or DISCONNECT that ends a connection says besides its reason code.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -71,10 +71,17 @@ impl<F: FnMut(&str, Option<&str>, Wanted<'_>) -> Permission + Send> Policy for F
 ///
 /// * **listens**: what its policy wants of PUBLISH, SUBSCRIBE, CONNECT with a will; closed, answer
 /// * **emits**: ask (authorize), refuse
-/// * **owns**: its policy; per connection, a bounded list of topics whose PUBLISH the outside allowed
+/// * **owns**: its policy; per connection, a bounded list of what the outside allowed to publish (topic, QoS, RETAIN)
 pub struct Authorize {
     policy: Option<Box<dyn Policy>>,
-    allowed: Table<ConnectionId, VecDeque<Box<str>>>,
+    allowed: Table<ConnectionId, VecDeque<Allowed>>,
+}
+
+/// What the outside allowed: just this, for a policy may look at all of it.
+struct Allowed {
+    topic: Box<str>,
+    qos: QoS,
+    retain: bool,
 }
 
 impl fmt::Debug for Authorize {
@@ -136,11 +143,14 @@ impl Middleware for Authorize {
 
     fn publish(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Publish<'_>) -> Flow {
         let topic = &*packet.topic;
-        if self.allowed.get(from).is_some_and(|topics| topics.iter().any(|allowed| **allowed == *topic)) {
+        let (qos, retain) = (packet.qos, packet.retain);
+        let same =
+            |allowed: &Allowed| (allowed.qos, allowed.retain) == (qos, retain) && *allowed.topic == *topic;
+        let known = self.allowed.get(from).is_some_and(|known| known.iter().any(same));
+        if known || cx.accepted_before(from, packet) {
             return Flow::Next;
         }
         let client_id = client_id(cx, from);
-        let (qos, retain) = (packet.qos, packet.retain);
         match self.permit(cx, from, &client_id, Wanted::Publish { topic, qos, retain }) {
             Permission::Allow => Flow::Next,
             Permission::Deny(reason) => Flow::Refuse(reason),
@@ -181,7 +191,8 @@ impl Middleware for Authorize {
                     if topics.len() >= ALLOWED_MAX {
                         topics.pop_front();
                     }
-                    topics.push_back((*publish.topic).into());
+                    let (qos, retain) = (publish.qos, publish.retain);
+                    topics.push_back(Allowed { topic: (*publish.topic).into(), qos, retain });
                 }
                 Flow::Next
             }
@@ -210,5 +221,5 @@ impl Middleware for Authorize {
     }
 }
 
-/// Topics remembered as allowed, per connection.
+/// What is remembered as allowed, per connection.
 const ALLOWED_MAX: usize = 16;

@@ -2,6 +2,7 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Record, Relay, RelayAck, Reply, Settled, What};
+use crate::config::Config;
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::Message;
@@ -13,13 +14,12 @@ use alloc::vec::Vec;
 
 /// Messages coming in: QoS 1 and 2 from the receiver's side.
 ///
-/// * **listens**: PUBLISH, PUBREL, session ended, restore, session restored
+/// * **listens**: PUBLISH, PUBREL, store inbound, session ended, restore, session restored
 /// * **emits**: relay, PUBACK, PUBREC, PUBCOMP (gated), store inbound
-/// * **owns**: the Packet Identifiers of QoS 2 messages between PUBLISH and PUBREL
+/// * **owns**: the Packet Identifiers of QoS 2 messages between PUBLISH and PUBREL; they lie with the machine, so that
+///   Authorize can tell a repetition of what was accepted (`Cx::accepted_before`)
 #[derive(Debug, Default)]
 pub struct InboundManager {
-    /// Sorted; a session that uses no QoS 2 owns nothing.
-    held: Table<SessionId, Vec<PacketId>>,
     /// After a restart: messages that were accepted but not relayed, in their order.
     owed: Table<SessionId, Vec<(PacketId, Message)>>,
 }
@@ -30,7 +30,12 @@ impl Middleware for InboundManager {
     }
 
     fn wants(&self) -> Hooks {
-        Hooks::PUBLISH | Hooks::PUBREL | Hooks::SESSION_ENDED | Hooks::RESTORE | Hooks::SESSION_RESTORED
+        Hooks::PUBLISH
+            | Hooks::PUBREL
+            | Hooks::STORE_INBOUND
+            | Hooks::SESSION_ENDED
+            | Hooks::RESTORE
+            | Hooks::SESSION_RESTORED
     }
 
     fn publish(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Publish<'_>) -> Flow {
@@ -58,7 +63,7 @@ impl Middleware for InboundManager {
             return Flow::Refuse(ReasonCode::ImplementationSpecificError);
         }
         let (answer, unanswered) = if packet.qos == QoS::ExactlyOnce {
-            let held = self.held.get_or_insert_with(session, Vec::new);
+            let held = cx.state.held.get_or_insert_with(session, Vec::new);
             match held.binary_search(&packet_id) {
                 // Known: the PUBREC got lost, the message did not [MQTT-4.3.3-10].
                 Ok(_) => {
@@ -67,17 +72,17 @@ impl Middleware for InboundManager {
                 }
                 Err(at) => {
                     let unanswered = held.len() + usize::from(gated);
-                    if !exceeded(cx, version, unanswered) {
+                    if !exceeded(&cx.state.config, version, unanswered) {
                         held.insert(at, packet_id);
                     }
                     (PacketType::Pubrec, unanswered)
                 }
             }
         } else {
-            let held = self.held.get(session).map_or(0, Vec::len);
+            let held = cx.state.held.get(session).map_or(0, Vec::len);
             (PacketType::Puback, held + usize::from(gated))
         };
-        if exceeded(cx, version, unanswered) {
+        if exceeded(&cx.state.config, version, unanswered) {
             return Flow::Violation(Violation::with("MQTT-3.3.4-7", ReasonCode::ReceiveMaximumExceeded));
         }
         relay.ack = Some(RelayAck { to: from, packet: answer, packet_id });
@@ -95,32 +100,36 @@ impl Middleware for InboundManager {
         let Some(connection) = cx.connection(from) else { return Flow::Done };
         let (version, session) = (connection.version, connection.session);
         let Some(session) = session else { return Flow::Done };
-        let held = self.held.get_mut(session);
-        let known = held.and_then(|held| {
-            let at = held.binary_search(&packet.packet_id).ok()?;
-            Some(held.remove(at))
-        });
-        let reason = match known {
-            Some(packet_id) => {
-                cx.emit(Action::StoreInbound { session, packet_id, held: false });
-                ReasonCode::Success
-            }
-            // Answered all the same: the PUBCOMP may have got lost [MQTT-4.3.3-11].
-            None if version == Version::V5 => ReasonCode::PacketIdentifierNotFound,
-            None => ReasonCode::Success,
+        let packet_id = packet.packet_id;
+        let known = cx.state.held.get(session).is_some_and(|held| held.binary_search(&packet_id).is_ok());
+        // Answered all the same: the PUBCOMP may have got lost [MQTT-4.3.3-11].
+        let reason = match known || version != Version::V5 {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
         };
-        cx.emit(ack(from, PacketType::Pubcomp, packet.packet_id, reason));
+        if known {
+            cx.emit(Action::StoreInbound { session, packet_id, held: false });
+        }
+        cx.emit(ack(from, PacketType::Pubcomp, packet_id, reason));
         Flow::Done
     }
 
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
             Action::SessionEnded { session } => {
-                self.held.remove(*session);
+                cx.state.held.remove(*session);
                 self.owed.remove(*session);
             }
+            Action::StoreInbound { session, packet_id, held: false } => {
+                // Also where an earlier part refused a repetition of what was accepted: for its client the identifier is
+                // free, and what has it next is a new message.
+                let held = cx.state.held.get_mut(*session);
+                let known = held.and_then(|held| Some((held.binary_search(packet_id).ok()?, held)));
+                let Some((at, held)) = known else { return Flow::Done };
+                held.remove(at);
+            }
             Action::SessionRestored { session } => self.relay_owed(cx, *session),
-            Action::Restore { session: Some(session), record } => self.restore(*session, record),
+            Action::Restore { session: Some(session), record } => self.restore(cx, *session, record),
             _ => {}
         }
         Flow::Next
@@ -132,9 +141,9 @@ impl Middleware for InboundManager {
             return;
         }
         let client_id = &state.client_id;
-        let held = self.held.get(session).map_or(&[][..], Vec::as_slice);
+        let held = cx.state.held.get(session).map_or(&[][..], Vec::as_slice);
         // Who never sent QoS 2 has none.
-        let gated = self.held.get(session).map(|_| cx.gated_relays(session));
+        let gated = cx.state.held.get(session).map(|_| cx.gated_relays(session));
         let mut waiting = gated.unwrap_or_default();
         waiting.extend(self.owed.get(session).into_iter().flatten().cloned());
         for (packet_id, message) in &waiting {
@@ -161,10 +170,10 @@ impl InboundManager {
         }
     }
 
-    fn restore(&mut self, session: SessionId, record: &Record) {
+    fn restore(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
         match record {
             Record::Inbound { packet_id, message, .. } => {
-                let held = self.held.get_or_insert_with(session, Vec::new);
+                let held = cx.state.held.get_or_insert_with(session, Vec::new);
                 if let Err(at) = held.binary_search(packet_id) {
                     held.insert(at, *packet_id);
                 }
@@ -173,7 +182,7 @@ impl InboundManager {
                 }
             }
             Record::InboundGone { packet_id, .. } => {
-                if let Some(held) = self.held.get_mut(session)
+                if let Some(held) = cx.state.held.get_mut(session)
                     && let Ok(at) = held.binary_search(packet_id)
                 {
                     held.remove(at);
@@ -193,8 +202,8 @@ impl InboundManager {
 }
 
 /// Whether one more unacknowledged message is more than was announced; 3.x clients were announced nothing.
-fn exceeded(cx: &Cx<'_>, version: Version, unanswered: usize) -> bool {
-    version == Version::V5 && unanswered >= usize::from(cx.config().receive_maximum)
+fn exceeded(config: &Config, version: Version, unanswered: usize) -> bool {
+    version == Version::V5 && unanswered >= usize::from(config.receive_maximum)
 }
 
 fn ack(to: ConnectionId, packet: PacketType, packet_id: PacketId, reason: ReasonCode) -> Action {

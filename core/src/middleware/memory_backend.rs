@@ -166,6 +166,13 @@ impl MemoryBackend {
         let mut receivers = cx.receivers();
         settle(cx, relay);
         let Some(publication) = cx.publication(&relay.what) else { return };
+        if publication.expired(cx.now().wall) {
+            // While it waited for an answer or for the disk [MQTT-3.3.2-5].
+            cx.stats().dropped_expired += 1;
+            return cx.recycle(receivers);
+        }
+        // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
+        let again = relay.inbound.is_some() && relay.ack.is_none();
         self.relay = self.relay.wrapping_add(1);
         if self.relay == 0 {
             self.stamps.clear();
@@ -185,6 +192,9 @@ impl MemoryBackend {
                     return;
                 }
                 let qos = options.qos.min(publication.qos);
+                if again && qos == QoS::AtMostOnce {
+                    return;
+                }
                 // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
                 let retain = publication.retain && options.retain_as_published;
                 let place = session.index() as usize;

@@ -87,7 +87,7 @@ impl Model {
         }
         if let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) {
             if error {
-                publication.refused |= publication.receipts == 1;
+                publication.refused |= publication.arrivals == 1;
             } else {
                 publication.end.get_or_insert(seq);
             }

@@ -71,6 +71,7 @@ impl Model {
         if let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) {
             publication.arrivals += 1;
             publication.refused = false;
+            publication.start_at = self.now;
         }
         let mut write = None;
         if !known || crashed {
@@ -356,7 +357,7 @@ impl Model {
         }
         let expires = publication.start_at + u64::from(publication.expiry_s) * 1_000_000;
         let slow = self.links.values().any(|state| state.life == Some(index) && state.clogged);
-        // What was on its way when the broker was killed may have arrived: it is repeated.
+        // What was on its way when a connection ended, or the broker, may have arrived: it is repeated.
         if publication.expiry_s > 0 && !seen.dup && self.now > expires + TOLERANCE && !slow {
             return broken(Expiry, format!("{what}: it expired {} us ago", self.now - expires));
         }

@@ -94,6 +94,13 @@ impl Model {
     }
 
     fn there(&self, client: usize, connecting: &Connecting) -> There {
+        let rivals = self.links.values().filter(|state| state.client == client && !state.gone);
+        let mut unknown =
+            rivals.filter_map(|state| state.connect.as_ref()).filter(|rival| !rival.acknowledged);
+        if unknown.any(|rival| rival.start < connecting.start) && (self.rules.durable || self.rules.asks) {
+            // Another CONNECT came before, and what became of it has not come out.
+            return There::Perhaps;
+        }
         let Some(life) = self.current.get(&client).map(|index| &self.lives[*index]) else { return There::No };
         if life.ended {
             return There::No;

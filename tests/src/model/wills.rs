@@ -127,6 +127,8 @@ impl Model {
     fn owed_now(&mut self, message: usize, sure: bool) {
         self.seen.insert(Promise::Will);
         let seq = self.seq;
+        // When the disk fails, what it was to keep may go with it.
+        let sure = sure && !self.failed;
         self.may_be_published(message, seq);
         let publication = &mut self.publications[message];
         if sure {
