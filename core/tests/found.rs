@@ -184,3 +184,20 @@ fn client_again(bench: &mut Bench) -> ConnectionId {
     commit(bench);
     again
 }
+
+/// [MQTT-4.6.0-6]
+#[test]
+fn a_qos_0_message_does_not_overtake_those_that_waited_for_its_client() {
+    let mut bench =
+        Bench::with(Config { queue_qos0: true, in_flight_max: 1, ..Config::default() }, Stack::standard());
+    let bob = bench.connect(Version::V5, "bob");
+    let alice = client(&mut bench, "alice", 60, true);
+    bench.subscribe(alice, "t", Q1);
+    bench.cut(alice);
+    bench.publish(bob, "t", "one", Q1);
+    bench.publish(bob, "t", "two", Q1);
+    bench.publish(bob, "t", "three", Q0);
+    let alice = client_again(&mut bench);
+    bench.publish(bob, "t", "four", Q0);
+    assert_eq!(bench.handshake(alice), ["t: one", "t: two", "t: three", "t: four"]);
+}

@@ -167,7 +167,7 @@ impl Client {
     pub fn lose_connection(&mut self) {
         let v5 = self.plan.version == Version::V5;
         let ends = |wishes: &Wishes| if v5 { wishes.expiry_s == 0 } else { wishes.clean };
-        if self.wishes.as_ref().is_some_and(ends) {
+        if self.connected && self.wishes.as_ref().is_some_and(ends) {
             // The session ends with the connection, on this side too.
             self.outgoing.clear();
             self.incoming.clear();

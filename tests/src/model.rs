@@ -120,6 +120,8 @@ pub struct Rules {
     pub in_flight_max: u16,
     /// Microseconds a closing connection may take to take its last packets.
     pub linger_us: Micros,
+    /// Microseconds until what is stored is surely on the disk, if that works.
+    pub sync_us: Micros,
 }
 
 /// A message, or a will.
@@ -299,6 +301,8 @@ pub struct Model {
     /// Messages were dropped because something was full: then nothing is owed that may be among them.
     pub(crate) dropped: bool,
     pub(crate) failed: bool,
+    /// The broker is not there.
+    pub(crate) down: bool,
     pub(crate) seen: BTreeSet<Promise>,
     /// Wills that were called off, and when: a crash may undo that.
     pub(crate) undone: Vec<(usize, Seq)>,
@@ -321,6 +325,7 @@ impl Model {
             crashes: Vec::new(),
             dropped: false,
             failed: false,
+            down: false,
             seen: BTreeSet::new(),
             undone: Vec::new(),
         }

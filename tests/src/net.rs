@@ -70,6 +70,11 @@ impl Pipe {
         self.chunks.is_empty() && self.fin.is_some_and(|fin| fin <= now)
     }
 
+    /// From now on everything arrives at once.
+    pub(crate) fn hurry(&mut self) {
+        self.latency = 0;
+    }
+
     /// What is on its way is lost.
     pub(crate) fn lose(&mut self) {
         self.chunks.clear();

@@ -12,6 +12,7 @@ use crate::hash::HashMap;
 use crate::id::{ConnectionId, LogSeq, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
+use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use window::{InFlight, Progress, Window};
@@ -144,6 +145,9 @@ impl OutboundManager {
             let opening = connection.is_some_and(|(_, connection)| connection.phase == Phase::Connecting);
             let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
             match (connection, receiver.qos) {
+                (Some(_), QoS::AtMostOnce) if queued > 0 && behind_queue(cx, session, &receiver) => {
+                    queue(cx, &forward.what, receiver);
+                }
                 (Some((id, connection)), QoS::AtMostOnce) => {
                     if receiver.source != Source::Relay || !full(cx, connection) {
                         self.send(cx, id, &publication, &forward.what, &receiver, None, many);
@@ -532,3 +536,9 @@ fn may_send(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> bool {
 const PURPOSE: u64 = 0xa11a_5e51;
 /// Payloads from this size on are shared between the outboxes of a fan-out; smaller ones are cheaper to copy.
 const SHARED_BYTES: usize = 4 * 1024;
+
+/// Whether a QoS 0 message has to wait behind those that were queued while its client was away: they came before it
+/// [MQTT-4.6.0-6].
+fn behind_queue(cx: &Cx<'_>, session: &Session, receiver: &Receiver) -> bool {
+    cx.config().queue_qos0 && session.expiry > 0 && receiver.source == Source::Relay
+}

@@ -184,7 +184,8 @@ impl Model {
             return broken(Promise::WellFormed, "PUBLISH before CONNACK");
         };
         let topic = self.topic(link, publish)?;
-        if self.is_anybodys_guess(link, index) {
+        if self.is_anybodys_guess(link, index) || self.lives[index].link != Some(link) {
+            // Or it was written before the session was taken over, and comes out only now.
             return Ok(());
         }
         let seen = Seen {
@@ -252,6 +253,13 @@ impl Model {
             perhaps_over: false,
         };
         match life.in_flight.get_mut(&id) {
+            Some(known) if known.perhaps_over => {
+                let same = known.message == message && known.qos == seen.qos;
+                *known = flight;
+                if same && seen.dup {
+                    return Ok(Outgoing::Repeated);
+                }
+            }
             Some(known) if known.message == message && known.qos == seen.qos => {
                 if known.phase == Phase::Released || known.phase == Phase::Received && !known.before_crash {
                     return broken(Promise::ReleaseOnce, format!("PUBLISH #{id} again after its PUBREC"));
@@ -267,7 +275,6 @@ impl Model {
                 }
                 known.link = link;
                 known.phase = Phase::Sent;
-                known.perhaps_over = false;
                 self.window(link, index)?;
                 return Ok(Outgoing::Repeated);
             }
@@ -357,8 +364,10 @@ impl Model {
         }
         let expires = publication.start_at + u64::from(publication.expiry_s) * 1_000_000;
         let slow = self.links.values().any(|state| state.life == Some(index) && state.clogged);
+        // What may be sent only when it is on the disk was begun when that was asked for.
+        let disk = if seen.qos == QoS::ExactlyOnce { self.rules.sync_us } else { 0 };
         // What was on its way when a connection ended, or the broker, may have arrived: it is repeated.
-        if publication.expiry_s > 0 && !seen.dup && self.now > expires + TOLERANCE && !slow {
+        if publication.expiry_s > 0 && !seen.dup && self.now > expires + TOLERANCE + disk && !slow {
             return broken(Expiry, format!("{what}: it expired {} us ago", self.now - expires));
         }
         Ok(start)

@@ -77,6 +77,15 @@ impl Model {
                 self.may_be_published(message, seq);
             }
         }
+        let rivals = self.links.iter().filter(|(other, state)| **other != link && state.client == client);
+        let connecting =
+            rivals.filter(|(_, state)| !state.gone).filter_map(|(_, state)| state.connect.as_ref());
+        let unknown = connecting.filter(|rival| !rival.acknowledged).filter_map(|rival| rival.will.as_ref());
+        let wills: Vec<usize> = unknown.map(|will| will.message).collect();
+        for will in wills {
+            // It may have been let in, and lost its session to this one, before its CONNACK came out.
+            self.may_be_published(will, seq);
+        }
         // Whichever of them is let in last takes the session over from the others.
         let rivals = self.links.values().filter(|state| state.client == client && !state.gone).count();
         let asks = self.rules.asks;
@@ -363,6 +372,7 @@ impl Model {
     /// The broker is killed.
     pub fn crashed(&mut self, now: Micros) {
         let seq = self.step(now);
+        self.down = true;
         self.crashes.push(seq);
         let links: Vec<usize> =
             self.links.iter().filter(|(_, state)| !state.gone).map(|(link, _)| *link).collect();
@@ -379,7 +389,10 @@ impl Model {
         for publication in &mut self.publications {
             // Nobody was promised anything of these: they may be lost with what was not on the disk.
             let unpromised = publication.is_will || publication.publisher.is_none();
-            if unpromised && publication.end.is_some_and(|end| end > durable_until) {
+            if unpromised
+                && publication.start.is_some()
+                && publication.end.is_none_or(|end| end > durable_until)
+            {
                 publication.end = None;
                 publication.receipts += 1;
             }
@@ -423,6 +436,7 @@ impl Model {
     /// The broker is back.
     pub fn restarted(&mut self, now: Micros) {
         self.step(now);
+        self.down = false;
         for index in 0..self.lives.len() {
             let life = &mut self.lives[index];
             if life.ended {

@@ -69,8 +69,6 @@ impl Model {
             && from <= now
         {
             self.may_be_published(will.message, self.seq);
-            let publication = &mut self.publications[will.message];
-            publication.end.get_or_insert(self.seq);
         } else if self.rules.durable {
             self.undone.push((will.message, self.seq));
         }
@@ -92,6 +90,9 @@ impl Model {
     /// Time passed: wills come due.
     pub fn advance(&mut self, now: Micros) {
         self.now = self.now.max(now);
+        if self.down {
+            return;
+        }
         for index in 0..self.lives.len() {
             let Some(will) = &self.lives[index].will else { continue };
             let Some((from, to)) = will.due else { continue };
@@ -108,7 +109,7 @@ impl Model {
 
     /// The broker worked off all that went in: a will that is due without delay is on its way.
     pub fn turn_ended(&mut self) {
-        if self.rules.asks {
+        if self.rules.asks || self.down {
             return;
         }
         for index in 0..self.lives.len() {

@@ -30,6 +30,11 @@ impl World<'_> {
         for client in &mut self.clients {
             client.stalled_until = 0;
             client.plan.latency_ms = 0;
+            client.plan.socket_bytes = client.plan.socket_bytes.max(1 << 16);
+        }
+        for link in &mut self.links {
+            link.up.hurry();
+            link.down.hurry();
         }
         let numbers: Vec<u64> = self.tickets.keys().copied().collect();
         for number in numbers {
