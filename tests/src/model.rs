@@ -273,6 +273,14 @@ pub(crate) struct LinkState {
     pub(crate) gone: bool,
 }
 
+impl LinkState {
+    /// Its client was silent for one and a half times its Keep Alive [MQTT-3.1.2-22].
+    pub(crate) fn slept(&self, now: Micros) -> bool {
+        let patience = u64::from(self.keep_alive_s) * 1_500_000;
+        patience > 0 && now.saturating_sub(self.heard_at) + 1_000 >= patience
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Connecting {
     pub(crate) clean: bool,
@@ -301,6 +309,8 @@ pub struct Model {
     /// Messages were dropped because something was full: then nothing is owed that may be among them.
     pub(crate) dropped: bool,
     pub(crate) failed: bool,
+    /// When the broker had last worked off everything.
+    pub(crate) turn: Seq,
     /// The broker is not there.
     pub(crate) down: bool,
     pub(crate) seen: BTreeSet<Promise>,
@@ -325,6 +335,7 @@ impl Model {
             crashes: Vec::new(),
             dropped: false,
             failed: false,
+            turn: 0,
             down: false,
             seen: BTreeSet::new(),
             undone: Vec::new(),
@@ -414,6 +425,10 @@ impl Model {
     pub fn goes_in(&mut self, now: Micros, link: usize, packet: &Packet<'_>) {
         let seq = self.step(now);
         let Some(state) = self.links.get_mut(&link) else { return };
+        if state.full && state.slept(now) {
+            // It was given up for silence, which cannot be seen yet.
+            state.may_close = Some("keep alive");
+        }
         state.heard_at = now;
         if state.must_close || state.said_goodbye || state.closing {
             return;

@@ -160,6 +160,7 @@ impl Model {
         let life = &mut self.lives[index];
         for ((at, replaced), reason) in subs.into_iter().zip(suback.reasons) {
             let granted = *reason < 0x80;
+            let asked = life.subs[at].from.may;
             if granted {
                 if life.subs[at].qos as u8 != *reason {
                     return broken(Promise::OnlyWhatWasSubscribed, "another QoS was granted than asked for");
@@ -175,7 +176,8 @@ impl Model {
             for old in replaced {
                 match &mut life.subs[old].until {
                     Some(until) if granted && !mute => until.sure = Some(seq),
-                    until if !granted => *until = None,
+                    // Unless something else ended it meanwhile.
+                    until if !granted && until.is_some_and(|until| until.may == asked) => *until = None,
                     _ => {}
                 }
             }

@@ -334,7 +334,8 @@ impl Model {
             self.group_out(message, &format!("{group}/{filter}"), &what)?;
         }
         if !seen.retain {
-            self.order_out(index, message, seen, &what)?;
+            let shared = asking.live.iter().any(|sub| sub.share.is_some());
+            self.order_out(index, message, seen, shared, &what)?;
         }
         Ok(())
     }
@@ -410,11 +411,7 @@ impl Model {
     /// its last packet is written.
     fn perhaps_given_up(&self, message: usize) -> bool {
         let publisher = self.publications[message].publisher;
-        let silent = |state: &super::LinkState| {
-            let patience = u64::from(state.keep_alive_s) * 1_500_000;
-            let slept = patience > 0 && self.now.saturating_sub(state.heard_at) + 1_000 >= patience;
-            state.clogged && (slept || state.must_close)
-        };
+        let silent = |state: &super::LinkState| state.clogged && (state.slept(self.now) || state.must_close);
         self.dropped
             || self.failed
             || self
@@ -468,11 +465,20 @@ impl Model {
         Ok(())
     }
 
-    fn order_out(&mut self, index: usize, message: usize, seen: &Seen<'_>, what: &str) -> Check {
+    fn order_out(
+        &mut self,
+        index: usize,
+        message: usize,
+        seen: &Seen<'_>,
+        shared: bool,
+        what: &str,
+    ) -> Check {
         let publication = &self.publications[message];
         // What was published again may have gone to another member of a group the first time; what was refused before,
         // and the refusal lost, may be accepted later.
-        let doubtful = publication.receipts > 1 || self.rules.asks && publication.arrivals > 1;
+        // After a crash a group's members may get what others had before.
+        let crashed = shared && self.lives[index].crashes > 0;
+        let doubtful = crashed || publication.receipts > 1 || self.rules.asks && publication.arrivals > 1;
         if publication.is_will || publication.retain || doubtful {
             return Ok(());
         }
@@ -504,7 +510,8 @@ impl Model {
         if qos == QoS::ExactlyOnce {
             self.seen.insert(Promise::ExactlyOnce);
             sent.app_exactly_once += 1;
-            if sent.app_exactly_once > sent.allowed {
+            // 0: it was written before the session was taken over, and nobody looked.
+            if sent.allowed > 0 && sent.app_exactly_once > sent.allowed {
                 let (client, count) = (life.client, sent.app_exactly_once);
                 let what = format!("client {client} got message {message} {count} times at QoS 2");
                 return broken(Promise::ExactlyOnce, what);

@@ -68,7 +68,10 @@ impl Model {
     pub(crate) fn writes_durable(&mut self) {
         let (seq, Some(crash)) = (self.seq, self.crashes.last().copied()) else { return };
         for write in self.writes.iter_mut().filter(|write| write.may < crash && write.sure.is_none()) {
-            write.closed.get_or_insert(seq);
+            // A will may still be waiting.
+            if write.message.is_none_or(|message| !self.publications[message].is_will) {
+                write.closed.get_or_insert(seq);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Check, Connecting, Life, LinkState, Micros, Model, Promise, Seq, TOLERANCE, WillState, broken};
 use crate::script::Plan;
-use culex_core::packet::{Connack, Connect, Disconnect, ReasonCode, Version};
+use culex_core::packet::{Connack, Connect, Disconnect, QoS, ReasonCode, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Whether a session is there.
@@ -106,7 +106,7 @@ impl Model {
         let rivals = self.links.values().filter(|state| state.client == client && !state.gone);
         let mut unknown =
             rivals.filter_map(|state| state.connect.as_ref()).filter(|rival| !rival.acknowledged);
-        if unknown.any(|rival| rival.start < connecting.start) && (self.rules.durable || self.rules.asks) {
+        if unknown.any(|rival| rival.start < connecting.start) {
             // Another CONNECT came before, and what became of it has not come out.
             return There::Perhaps;
         }
@@ -277,9 +277,7 @@ impl Model {
         let failed = self.failed || self.dropped;
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         state.closing = true;
-        let silent = now.saturating_sub(state.heard_at);
-        let patience = u64::from(state.keep_alive_s) * 1_500_000;
-        let slept = state.keep_alive_s > 0 && silent + 1_000 >= patience;
+        let slept = state.slept(now);
         let connecting = state.connect.as_ref().is_none_or(|connecting| !connecting.acknowledged);
         let timed_out = connecting && now.saturating_sub(state.opened_at) + 1_000 >= timeout;
         if !state.gone && state.may_close.is_none() && !state.must_close && !slept && !timed_out && !failed {
@@ -290,7 +288,21 @@ impl Model {
             );
         }
         self.leave(link, true);
+        self.perhaps_ignored();
         Ok(())
+    }
+
+    /// What came in after a connection was given up, in the same go, was not looked at.
+    fn perhaps_ignored(&mut self) {
+        let (turn, seq) = (self.turn, self.seq);
+        for write in self.writes.iter_mut().filter(|write| write.may > turn && !write.acknowledged) {
+            write.sure = None;
+            write.closed = Some(seq);
+        }
+        let unanswered = |publication: &&mut super::Publication| publication.qos == QoS::AtMostOnce;
+        for publication in self.publications.iter_mut().filter(unanswered) {
+            publication.end = publication.end.filter(|end| *end <= turn);
+        }
     }
 
     /// The machine was told that a connection is gone.
@@ -311,7 +323,12 @@ impl Model {
         if let Some(will) = &connecting.will {
             self.may_be_published(will.message, connecting.start);
         }
+        let there = self.there(client, connecting);
         if let Some(index) = self.current.get(&client).copied() {
+            if there != There::Yes {
+                // It may be a new session, of which its client was never told.
+                self.lives[index].first_link = usize::MAX;
+            }
             self.lives[index].sure = false;
             self.lives[index].ended = false;
             if let Some(will) = self.lives[index].will.take() {

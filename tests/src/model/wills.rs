@@ -100,7 +100,13 @@ impl Model {
             if from <= now {
                 self.may_be_published(message, self.seq);
             }
-            if to <= now {
+            let client = self.lives[index].client;
+            let back = self.links.values().any(|state| {
+                let connecting = state.connect.as_ref().is_some_and(|connecting| !connecting.acknowledged);
+                state.client == client && !state.gone && connecting
+            });
+            // Its client is at the door: whether it came in time will be seen.
+            if to <= now && !back {
                 self.lives[index].will = None;
                 self.owed_now(message, self.lives[index].sure);
             }
@@ -109,6 +115,7 @@ impl Model {
 
     /// The broker worked off all that went in: a will that is due without delay is on its way.
     pub fn turn_ended(&mut self) {
+        self.turn = self.seq;
         if self.rules.asks || self.down {
             return;
         }
