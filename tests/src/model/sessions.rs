@@ -295,7 +295,8 @@ impl Model {
     /// What came in after a connection was given up, in the same go, was not looked at.
     fn perhaps_ignored(&mut self) {
         let (turn, seq) = (self.turn, self.seq);
-        for write in self.writes.iter_mut().filter(|write| write.may > turn && !write.acknowledged) {
+        let at_once = |write: &&mut super::retained::Write| write.sure.is_some() && !write.acknowledged;
+        for write in self.writes.iter_mut().filter(|write| write.may > turn).filter(at_once) {
             write.sure = None;
             write.closed = Some(seq);
         }
