@@ -182,23 +182,29 @@ fn is_entry(line: &str) -> bool {
 fn tests_of(text: &str, only_tests: bool) -> Vec<(String, String)> {
     let start = if only_tests { Some(0) } else { text.find("#[cfg(test)]") };
     let Some(start) = start else { return Vec::new() };
+    let mut is_test = false;
     let (mut found, mut waiting, mut current): (_, Vec<String>, Option<(usize, String)>) =
         (Vec::new(), Vec::new(), None);
     for line in text[start..].lines() {
         let indent = line.len() - line.trim_start().len();
         let function = line.trim_start().strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+        is_test |= current.is_none() && line.trim() == "#[test]";
         if let (None, Some(function)) = (&current, function) {
-            found.extend(waiting.drain(..).map(|clause| (clause, function.to_owned())));
+            if is_test {
+                found.extend(waiting.iter().map(|clause| (clause.clone(), function.to_owned())));
+            }
+            waiting.clear();
             current = Some((indent, function.to_owned()));
         }
         for clause in clauses_in(line) {
             match &current {
-                Some((_, test)) => found.push((clause, test.clone())),
+                Some((_, test)) if is_test => found.push((clause, test.clone())),
+                Some(_) => {}
                 None => waiting.push(clause),
             }
         }
         if current.as_ref().is_some_and(|(at, _)| *at == indent && line.trim() == "}") {
-            current = None;
+            (current, is_test) = (None, false);
         }
     }
     found
@@ -224,7 +230,7 @@ mod tests {
     #[test]
     fn a_test_shows_the_statements_in_its_comment_and_in_its_body() {
         let text = "// [MQTT-9.9.9-9] is not in a test\n#[cfg(test)]\nmod tests {\n    /// [MQTT-1.2.3-4].\n    #[test]\n    \
-                    fn one() {\n        // [311:MQTT-2.2.2-2]\n    }\n    fn two() {}\n}\n";
+                    fn one() {\n        // [311:MQTT-2.2.2-2]\n    }\n    /// [MQTT-8.8.8-8]: no test.\n    fn two() {\n        // [MQTT-7.7.7-7]\n    }\n}\n";
         let expected = [("MQTT-1.2.3-4", "one"), ("311:MQTT-2.2.2-2", "one")];
         assert_eq!(
             tests_of(text, false),
