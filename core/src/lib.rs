@@ -76,6 +76,7 @@ pub mod id;
 pub mod message;
 pub mod middleware;
 pub mod packet;
+pub mod saved;
 pub mod session;
 pub mod spec;
 #[cfg(any(test, feature = "testing"))]
@@ -84,8 +85,9 @@ pub mod time;
 pub mod topic;
 
 pub use broker::{
-    Access, Action, Answer, Broker, Close, Credentials, Cx, Disconnect, Forward, Input, Notice, Origin,
-    Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored, Stats, Transmit, What,
+    Access, Action, Answer, BadSnapshot, Broker, Close, Credentials, Cx, Disconnect, Forward, Input, Notice,
+    Origin, Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored, Stats, Transmit,
+    What,
 };
 pub use config::Config;
 pub use error::{Clause, Misuse, Violation};

@@ -186,14 +186,25 @@ fn policy(_: &str, _: Option<&str>, wanted: Wanted<'_>) -> Permission {
     }
 }
 
-fn machine(now: Now) -> Broker {
+fn stack() -> Stack {
     let all = Notices { sessions: true, subscriptions: true, messages: true };
     let stack = Stack::standard()
         .replace("Authentication", Authentication::new(Door))
         .and_then(|stack| stack.replace("Authorize", Authorize::new(policy)))
         .and_then(|stack| stack.replace("PacketEmitter", PacketEmitter::new(all)));
-    let config = Config { parked_max: 4, in_flight_max: 4, queue_messages_max: 8, ..Config::default() };
-    Broker::new(Arc::new(config), stack.unwrap(), Seed(42), now)
+    stack.unwrap()
+}
+
+fn limits() -> Config {
+    Config { parked_max: 4, in_flight_max: 4, queue_messages_max: 8, ..Config::default() }
+}
+
+fn machine(now: Now) -> Broker {
+    machine_with(limits(), now)
+}
+
+fn machine_with(config: Config, now: Now) -> Broker {
+    Broker::new(Arc::new(config), stack(), Seed(42), now)
 }
 
 /// How the bytes of one step are given to the machine.
@@ -222,9 +233,13 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(limits())
+    }
+
+    fn with(config: Config) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000) };
         Self {
-            broker: machine(now),
+            broker: machine_with(config, now),
             now,
             places: [None; PLACES],
             versions: [Version::V311; PLACES],
@@ -397,7 +412,10 @@ fn close(id: ConnectionId) -> Action {
 }
 
 fn play(steps: &[Step], split: Split<'_>) -> World {
-    let mut world = World::new();
+    play_in(World::new(), steps, split)
+}
+
+fn play_in(mut world: World, steps: &[Step], split: Split<'_>) -> World {
     steps.iter().for_each(|step| world.step(step, split));
     world
 }
@@ -491,7 +509,15 @@ fn assert_same(split: &World, whole: &World) -> Result<(), TestCaseError> {
 
 /// Feeds recorded inputs to another machine; what it says must be what was said.
 fn replay(inputs: &[(Now, Input, bool)], first: Now) -> (Outputs, Vec<String>) {
-    let (mut broker, mut outputs, mut actions) = (machine(first), BTreeMap::new(), Vec::new());
+    let mut broker = machine(first);
+    let said = feed(&mut broker, inputs);
+    assert!(broker.poll_transmit().is_none());
+    said
+}
+
+/// The same for a machine in any state.
+fn feed(broker: &mut Broker, inputs: &[(Now, Input, bool)]) -> (Outputs, Vec<String>) {
+    let (mut outputs, mut actions) = (BTreeMap::new(), Vec::new());
     for (now, input, taken) in inputs {
         if let Input::Written { id, count } = input {
             let transmit = broker.poll_transmit().unwrap();
@@ -507,13 +533,111 @@ fn replay(inputs: &[(Now, Input, bool)], first: Now) -> (Outputs, Vec<String>) {
             actions.push(format!("{action:?}"));
         }
     }
-    assert!(broker.poll_transmit().is_none());
     outputs.retain(|_, output| !output.is_empty());
     (outputs, actions)
 }
 
+/// Limits that are met all the time.
+fn narrow() -> Config {
+    Config {
+        parked_max: 2,
+        in_flight_max: 1,
+        queue_messages_max: 2,
+        retained_messages_max: 3,
+        outbox_bytes_max: 100,
+        notices_max: 3,
+        actions_max: 2,
+        topic_alias_maximum: 1,
+        topic_alias_outbound_max: 1,
+        ..limits()
+    }
+}
+
+fn snapshot(broker: &Broker) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    broker.snapshot(&mut bytes);
+    bytes
+}
+
+/// A snapshot between any two inputs, whatever was not taken yet; then the same for both machines.
+fn assert_goes_on(world: &World, config: Config, at: usize) -> Result<(), TestCaseError> {
+    let (before, after) = world.inputs.split_at(at);
+    let mut broker = machine_with(config.clone(), World::new().now);
+    feed(&mut broker, before);
+    let bytes = snapshot(&broker);
+    let mut copy = Broker::from_snapshot(None, stack(), &bytes).unwrap();
+    prop_assert_eq!(copy.config(), &config);
+    prop_assert!(snapshot(&copy) == bytes, "not the same state");
+    prop_assert_eq!(copy.deadline(), broker.deadline());
+    prop_assert_eq!(copy.stats(), broker.stats());
+    prop_assert_eq!(feed(&mut copy, after), feed(&mut broker, after));
+    prop_assert_eq!(copy.deadline(), broker.deadline());
+    prop_assert!(snapshot(&copy) == snapshot(&broker), "not the same state in the end");
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn a_restored_snapshot_goes_on_as_the_machine_does(
+        steps in session(),
+        cuts in vec(1..100usize, 1..20),
+        at in any::<prop::sample::Index>(),
+        tight in any::<bool>(),
+        ended in any::<bool>(),
+    ) {
+        let config = if tight { narrow() } else { limits() };
+        let mut cuts = cuts.iter().cycle();
+        let mut world = play_in(World::with(config.clone()), &steps, &mut |_| *cuts.next().unwrap());
+        if ended {
+            world.end();
+        }
+        assert_goes_on(&world, config, at.index(world.inputs.len() + 1))?;
+    }
+
+    #[test]
+    fn no_bytes_make_reading_a_snapshot_panic(
+        steps in session(),
+        at in any::<prop::sample::Index>(),
+        forged in vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..6),
+        tight in any::<bool>(),
+    ) {
+        let config = if tight { narrow() } else { limits() };
+        let world = play_in(World::with(config.clone()), &steps, &mut |all| all);
+        let (before, after) = world.inputs.split_at(at.index(world.inputs.len() + 1));
+        let mut broker = machine_with(config, World::new().now);
+        feed(&mut broker, before);
+        let whole = snapshot(&broker);
+        let mut bytes = whole.clone();
+        for (place, value, how) in forged {
+            let place = place.index(bytes.len() - 8);
+            match how {
+                0 => bytes[place] = value,
+                1 => bytes[place] = bytes[place].wrapping_add(1),
+                2 => bytes[place] ^= 1 << (value % 8),
+                _ => drop(bytes.remove(place)),
+            }
+        }
+        if bytes != whole {
+            prop_assert!(Broker::from_snapshot(None, stack(), &bytes).is_err());
+        }
+        // Somebody who knows how makes it look whole.
+        let end = bytes.len() - 8;
+        let digest = culex_core::saved::digest(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&digest);
+        if let Ok(mut broker) = Broker::from_snapshot(None, stack(), &bytes) {
+            for (now, input, _) in after {
+                broker.apply(*now, input.clone());
+                while broker.poll_action().is_some() {}
+                while let Some(transmit) = broker.poll_transmit() {
+                    let length = transmit.len();
+                    transmit.written(length);
+                }
+            }
+            let _ = snapshot(&broker);
+        }
+    }
 
     #[test]
     fn splitting_bytes_changes_nothing(steps in session(), cuts in vec(1..40usize, 1..20)) {

@@ -8,6 +8,7 @@ use crate::hash::{Random, Seed};
 use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
 use crate::message::Message;
 use crate::packet::{Packet, PropertiesBuf, Property, ReasonCode};
+use crate::saved::saved;
 use crate::session::Session;
 use crate::time::{Now, Wall};
 use alloc::boxed::Box;
@@ -22,6 +23,8 @@ pub(crate) struct Question {
     pub(crate) part: u8,
     pub(crate) timer: TimerId,
 }
+
+saved! { struct Question { connection, part, timer } }
 
 pub(crate) struct State {
     pub(crate) config: Arc<Config>,

@@ -4,6 +4,7 @@ use super::{Flow, Hooks, Middleware};
 use crate::broker::{Access, Answer, Cx, Query};
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Connect, Packet, Publish, QoS, ReasonCode, Subscribe};
+use crate::saved::saved_part;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::fmt;
@@ -117,6 +118,8 @@ impl Middleware for Authorize {
     fn name(&self) -> &'static str {
         "Authorize"
     }
+
+    saved_part! { allowed; policy }
 
     fn wants(&self) -> Hooks {
         self.policy.as_ref().map_or(Hooks::NONE, |policy| policy.wants() | Hooks::CLOSED)

@@ -5,6 +5,7 @@ use crate::broker::{Action, Cx, Relay, RelayAck, Reply, What};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::packet::{Ack, PacketId, PacketType, Publish, QoS, ReasonCode, Version};
+use crate::saved::saved_part;
 use crate::topic::is_topic_name;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -25,6 +26,8 @@ impl Middleware for InboundManager {
     fn name(&self) -> &'static str {
         "InboundManager"
     }
+
+    saved_part! { held; }
 
     fn wants(&self) -> Hooks {
         Hooks::PUBLISH | Hooks::PUBREL | Hooks::SESSION_ENDED

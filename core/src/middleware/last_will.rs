@@ -6,6 +6,7 @@ use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Connect, PropertyId, QoS, ReasonCode, Version};
+use crate::saved::{saved, saved_part};
 use alloc::vec::Vec;
 
 /// Wills: kept from CONNECT on, published when they are owed.
@@ -29,10 +30,14 @@ struct Will {
     delay_s: u32,
 }
 
+saved! { struct Will { message, expiry_s, delay_s } }
+
 impl Middleware for LastWill {
     fn name(&self) -> &'static str {
         "LastWill"
     }
+
+    saved_part! { offered, wills, delayed; }
 
     fn wants(&self) -> Hooks {
         Hooks::CONNECT

@@ -10,6 +10,8 @@ use crate::hash::Seed;
 use crate::id::{Id, SessionId, Table};
 use crate::message::Message;
 use crate::packet::{ReasonCode, SubscriptionOptions};
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
+use crate::topic::filter::check_wildcards;
 use crate::topic::{Retained, SubscriptionIndex};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -51,6 +53,11 @@ struct Page {
     after: Option<Box<str>>,
 }
 
+saved! {
+    struct Queue { messages; bytes = VecDeque::iter(&messages).map(cost).sum() }
+    struct Page { filter, options, identifiers, after }
+}
+
 impl Default for MemoryBackend {
     fn default() -> Self {
         Self {
@@ -69,6 +76,26 @@ impl Default for MemoryBackend {
 impl Middleware for MemoryBackend {
     fn name(&self) -> &'static str {
         "MemoryBackend"
+    }
+
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { index, retained, queues, pages, stamps: _, relay: _, sweep } = self;
+        index.save(to);
+        retained.save(to);
+        queues.save(to);
+        pages.save(to);
+        sweep.save(to);
+    }
+
+    fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        let session = |session| cx.session(session).is_some();
+        self.index = SubscriptionIndex::load(cx.seed(), from, session)?;
+        self.retained = Saved::load(from)?;
+        self.queues = Saved::load(from)?;
+        self.pages = Saved::load(from)?;
+        self.sweep = Saved::load(from)?;
+        let well_formed = |page: &Page| !page.filter.is_empty() && check_wildcards(&page.filter).is_ok();
+        from.expect(self.pages.values().flatten().all(well_formed))
     }
 
     fn wants(&self) -> Hooks {

@@ -37,6 +37,7 @@ use crate::id::ConnectionId;
 use crate::packet::{
     Ack, Auth, Connect, Disconnect, Packet, PacketType, Publish, ReasonCode, Subscribe, Unsubscribe,
 };
+use crate::saved::{Malformed, Reader, Writer};
 use core::ops::BitOr;
 
 /// What a middleware did with what it saw.
@@ -318,6 +319,19 @@ pub trait Middleware: Send {
 
     /// A timer that this part armed.
     fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {}
+
+    /// Appends what this part keeps from one input to the next, for
+    /// [`Broker::snapshot`](crate::Broker::snapshot). Who keeps nothing writes nothing.
+    fn save(&self, to: &mut Writer<'_>) {}
+
+    /// Takes over what [`save`](Self::save) of a part like this one wrote, all of it. Called on a part that was just
+    /// installed. Nothing is emitted here: connections, sessions and timers are there already, as they were.
+    ///
+    /// # Errors
+    /// The bytes are not what `save` writes.
+    fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        Ok(())
+    }
 }
 
 /// The topic of a PUBLISH without making it a `String` when it need not be one.

@@ -11,6 +11,7 @@ use crate::hash::HashMap;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::Publication;
 use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
+use crate::saved::saved_part;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use window::{InFlight, Progress, Window};
@@ -43,6 +44,8 @@ impl Middleware for OutboundManager {
     fn name(&self) -> &'static str {
         "OutboundManager"
     }
+
+    saved_part! { windows, aliases; image; PURPOSE }
 
     fn wants(&self) -> Hooks {
         Hooks::FORWARD

@@ -60,7 +60,7 @@ impl<'a> Filter<'a> {
 }
 
 /// Whether there are wildcards, if all stand where they may.
-pub(super) fn check_wildcards(filter: &str) -> Result<bool, Clause> {
+pub(crate) fn check_wildcards(filter: &str) -> Result<bool, Clause> {
     if !is_wildcard(filter) {
         return Ok(false);
     }

@@ -3,6 +3,7 @@
 use crate::broker::{Identifiers, Receiver};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use alloc::collections::VecDeque;
 
 /// How far a message in flight is.
@@ -25,6 +26,28 @@ pub(super) struct InFlight {
     /// Gone once it is released.
     pub(super) message: Option<Message>,
     pub(super) identifiers: Identifiers,
+}
+
+saved! {
+    enum Progress { 0 Unsent, 1 Sent, 2 Released, }
+    struct InFlight { packet_id, progress, qos, retain, message, identifiers }
+}
+
+/// How many wait to be sent follows from the rest.
+impl Saved for Window {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { flights, last, lapped, unsent: _ } = self;
+        flights.save(to);
+        last.save(to);
+        lapped.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let flights = VecDeque::<InFlight>::load(from)?;
+        from.expect(flights.len() <= usize::from(u16::MAX))?;
+        let unsent = flights.iter().filter(|flight| flight.progress == Progress::Unsent).count() as u16;
+        Ok(Self { flights, last: Saved::load(from)?, lapped: Saved::load(from)?, unsent })
+    }
 }
 
 impl InFlight {
