@@ -85,9 +85,9 @@ pub mod time;
 pub mod topic;
 
 pub use broker::{
-    Access, Action, Answer, BadSnapshot, Broker, Close, Credentials, Cx, Disconnect, Forward, Input, Notice,
-    Origin, Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored, Stats, Transmit,
-    What,
+    Access, Action, Answer, BadSnapshot, Broker, Close, Credentials, Cx, Disconnect, Forward, Input,
+    Inspection, Notice, Origin, Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored,
+    Stats, Transmit, What,
 };
 pub use config::Config;
 pub use error::{Clause, Misuse, Violation};

@@ -1,7 +1,7 @@
 //! The settings of a broker, the same for every runtime.
 
 use crate::commands::Inbox;
-use crate::{Clock, Driver, Handle, ListenUrl, Responder};
+use crate::{Clock, Driver, Handle, ListenUrl, Recorder, Responder};
 use culex_core::{Broker, Config, Notice, Query, Seed, Stack};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -35,6 +35,7 @@ struct Options {
     on_ask: OnAsk,
     on_notice: OnNotice,
     shutdown: Duration,
+    recorder: Option<Recorder>,
 }
 
 impl<A: Adapter> Builder<A> {
@@ -80,6 +81,13 @@ impl<A: Adapter> Builder<A> {
         self
     }
 
+    /// Records what happens to the machine, from its first input on. Without it nothing is recorded, and that costs
+    /// nothing. Give each broker a recorder of its own.
+    pub fn record(mut self, recorder: Recorder) -> Self {
+        self.options.recorder = Some(recorder);
+        self
+    }
+
     /// How long a shutdown waits for clients to close, in milliseconds.
     pub fn shutdown_ms(mut self, milliseconds: u64) -> Self {
         self.options.shutdown = Duration::from_millis(milliseconds);
@@ -115,6 +123,7 @@ impl<A: Adapter> Default for Builder<A> {
             on_ask: Box::new(|_, responder| drop(responder)),
             on_notice: Box::new(drop),
             shutdown: Duration::from_millis(Self::SHUTDOWN_MS),
+            recorder: None,
         };
         Self { listen: Vec::new(), options, adapter: PhantomData }
     }
@@ -154,8 +163,9 @@ impl Prepared {
         let clock = Clock::start();
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let driver =
+        let mut driver =
             Driver::new(broker, clock, self.inbox, options.on_ask, options.on_notice, options.shutdown);
+        driver.record(options.recorder);
         (driver, self.listeners)
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
-use crate::{Clock, Responder};
+use crate::recorder::{Tape, digest_of};
+use crate::{Clock, Recorder, Responder};
 use culex_core::{
-    Action, Broker, Close, ConnectionId, Disconnect, Forward, Mono, Now, Origin, Peer, Refused, SessionId,
+    Action, Broker, Close, ConnectionId, Disconnect, Forward, Input, Mono, Now, Origin, Peer, Refused,
+    SessionId,
 };
 use std::collections::HashMap;
 use std::fmt;
@@ -32,6 +34,10 @@ pub struct Driver {
     to_publish: usize,
     /// Since a shutdown: when to stop in any case.
     stop_at: Option<Mono>,
+    /// Notes everything that the machine is given and gives; nearly always nobody wants that.
+    tape: Option<Box<Tape>>,
+    /// Bytes that are being digested for the tape.
+    scratch: Vec<u8>,
 }
 
 /// What the machine wants done to a socket.
@@ -93,6 +99,20 @@ impl Driver {
             shutdown,
             to_publish: 0,
             stop_at: None,
+            tape: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn record(&mut self, recorder: Option<Recorder>) {
+        self.tape = recorder.map(|recorder| Box::new(Tape::new(recorder)));
+    }
+
+    /// Notes an input before the machine sees it: it may be the one that makes it panic.
+    #[inline]
+    fn note(&mut self, now: Option<Now>, input: impl FnOnce() -> Input) {
+        if let Some(tape) = &mut self.tape {
+            tape.input(&self.broker, now, &input());
         }
     }
 
@@ -108,6 +128,7 @@ impl Driver {
     /// The machine does not want it: close it without a word.
     pub fn accept(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
         let now = self.now();
+        self.note(Some(now), || Input::Accept(peer.clone()));
         self.broker.accept(now, peer)
     }
 
@@ -115,17 +136,20 @@ impl Driver {
     #[inline]
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         let now = self.now();
+        self.note(Some(now), || Input::Receive { id, bytes: bytes.to_vec().into() });
         self.broker.receive(now, id, bytes);
     }
 
     /// A full socket has room again.
     pub fn writable(&mut self, id: ConnectionId) {
+        self.note(None, || Input::Writable(id));
         self.broker.writable(id);
     }
 
     /// A connection is closed: exactly once for each that was accepted.
     pub fn disconnected(&mut self, id: ConnectionId, cause: Disconnect) {
         let now = self.now();
+        self.note(Some(now), || Input::Disconnected { id, cause });
         self.broker.disconnected(now, id, cause);
     }
 
@@ -151,9 +175,11 @@ impl Driver {
         self.publish(now);
         if self.inbox.0.take_shutdown() && self.stop_at.is_none() {
             self.stop_at = Some(now.mono + self.shutdown);
+            self.note(Some(now), || Input::Shutdown);
             self.broker.shutdown(now);
         }
         if self.broker.deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.note(Some(now), || Input::Tick);
             self.broker.tick(now);
         }
     }
@@ -170,6 +196,9 @@ impl Driver {
                 }
                 return None;
             };
+            if let Some(tape) = &mut self.tape {
+                tape.taken(&action);
+            }
             match action {
                 Action::Close { id, how } => return Some(Effect::Close { id, how }),
                 Action::Credit { id } => return Some(Effect::Credit { id }),
@@ -193,7 +222,12 @@ impl Driver {
         &mut self,
         mut write: impl FnMut(ConnectionId, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Option<(ConnectionId, Written)> {
-        let transmit = self.broker.poll_transmit()?;
+        let Some(transmit) = self.broker.poll_transmit() else {
+            if let Some(tape) = &mut self.tape {
+                tape.drained();
+            }
+            return None;
+        };
         let id = transmit.id();
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let (mut used, mut offered) = (0, 0);
@@ -214,10 +248,13 @@ impl Driver {
             Err(error) if error.kind() == ErrorKind::WouldBlock => (0, Written::Full),
             Err(_) => (0, Written::Broken),
         };
+        if let Some(tape) = &mut self.tape {
+            tape.written(id, count, digest_of(transmit.chunks(), count, &mut self.scratch));
+        }
         transmit.written(count);
         if written == Written::All && used == SLICES_MAX {
             // There may be more than one write can take: the socket is not full.
-            self.broker.writable(id);
+            self.writable(id);
         }
         Some((id, written))
     }
@@ -247,21 +284,30 @@ impl Driver {
     fn control(&mut self, now: Now) {
         for command in self.inbox.0.take_control() {
             match command {
-                Control::Subscribe { key, filter, subscriber } => match self.broker.subscribe(now, &filter) {
-                    Ok(session) => {
-                        self.subscribers.insert(session, subscriber);
-                        self.subscriptions.insert(key, session);
+                Control::Subscribe { key, filter, subscriber } => {
+                    self.note(Some(now), || Input::Subscribe(filter.clone()));
+                    match self.broker.subscribe(now, &filter) {
+                        Ok(session) => {
+                            self.subscribers.insert(session, subscriber);
+                            self.subscriptions.insert(key, session);
+                        }
+                        // The subscription ends at once because its sender is dropped.
+                        Err(misuse) => {
+                            tracing::warn!(%filter, %misuse, "the program's subscription was refused");
+                        }
                     }
-                    // The subscription ends at once because its sender is dropped.
-                    Err(misuse) => tracing::warn!(%filter, %misuse, "the program's subscription was refused"),
-                },
+                }
                 Control::Unsubscribe { key } => {
                     if let Some(session) = self.subscriptions.remove(&key) {
                         self.subscribers.remove(&session);
+                        self.note(Some(now), || Input::Unsubscribe(session));
                         self.broker.unsubscribe(now, session);
                     }
                 }
-                Control::Complete { ticket, answer } => self.broker.complete(now, ticket, answer),
+                Control::Complete { ticket, answer } => {
+                    self.note(Some(now), || Input::Complete { ticket, answer: answer.clone() });
+                    self.broker.complete(now, ticket, answer);
+                }
             }
         }
     }
@@ -271,7 +317,9 @@ impl Driver {
         let before = self.to_publish;
         while self.to_publish > 0 {
             let Some(message) = self.inbox.0.take_published() else { break };
-            if let Err(message) = self.broker.publish(now, message, Origin::Program) {
+            let origin = Origin::Program;
+            self.note(Some(now), || Input::Publish { message: message.clone(), origin });
+            if let Err(message) = self.broker.publish(now, message, origin) {
                 self.inbox.0.hold(message);
                 break;
             }

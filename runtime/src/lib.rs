@@ -6,6 +6,7 @@
 //! | [`Handle`], [`Subscription`], [`Responder`] | how the program talks to a running broker, from any thread |
 //! | [`ListenUrl`] | where to listen |
 //! | [`Driver`] | the machine, its clock, and everything it asks for that needs no socket |
+//! | [`Recorder`], [`Recording`], [`Replay`] | the flight recorder: what happened to the machine, and doing it again |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
 //!
 //! Who embeds Culex takes `culex-tokio`, `culex-smol` or `culex-std` and does not need this crate by name.
@@ -18,6 +19,8 @@ mod commands;
 mod driver;
 mod handle;
 mod listen;
+mod recorder;
+mod replay;
 mod shard;
 mod subscription;
 #[cfg(feature = "testing")]
@@ -30,5 +33,7 @@ pub use commands::Commands;
 pub use driver::{Driver, Effect, Turn, Written};
 pub use handle::{Handle, Rejected, Responder, SubscribeError};
 pub use listen::{ListenUrl, ListenUrlError};
+pub use recorder::Recorder;
+pub use replay::{BadRecording, Did, Difference, Recording, Replay, Step, Stuck};
 pub use shard::{Shard, Socket};
 pub use subscription::Subscription;

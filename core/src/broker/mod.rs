@@ -4,6 +4,7 @@ mod action;
 mod close;
 mod cx;
 mod input;
+mod inspect;
 mod park;
 mod publish_image;
 mod query;
@@ -22,6 +23,7 @@ pub use action::{
 };
 pub use cx::Cx;
 pub use input::{Disconnect, Input, Peer, Refused};
+pub use inspect::{Attached, Flight, Inspection, Stage, Subscribed};
 pub(crate) use park::Parked;
 pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
 pub use query::{Access, Answer, Credentials, Notice, Origin, Query, Record, ShardMessage};

@@ -1,7 +1,7 @@
 //! The middleware `InboundManager`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx, Relay, RelayAck, Reply, What};
+use crate::broker::{Action, Cx, Inspection, Relay, RelayAck, Reply, What};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::packet::{Ack, PacketId, PacketType, Publish, QoS, ReasonCode, Version};
@@ -28,6 +28,10 @@ impl Middleware for InboundManager {
     }
 
     saved_part! { held; }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        found.incoming = self.held.get(session).cloned().unwrap_or_default();
+    }
 
     fn wants(&self) -> Hooks {
         Hooks::PUBLISH | Hooks::PUBREL | Hooks::SESSION_ENDED

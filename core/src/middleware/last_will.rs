@@ -1,7 +1,7 @@
 //! The middleware `LastWill`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx, Owner, Relay, TimerId};
+use crate::broker::{Action, Cx, Inspection, Owner, Relay, TimerId};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::{Message, Publication};
@@ -38,6 +38,10 @@ impl Middleware for LastWill {
     }
 
     saved_part! { offered, wills, delayed; }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        found.will = self.wills.get(session).map(|will| will.message.clone());
+    }
 
     fn wants(&self) -> Hooks {
         Hooks::CONNECT

@@ -2,8 +2,8 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Forward, Identifiers, Owner, Queued, Receiver, Relay, SubscribeTopic, TopicSubscribed,
-    TopicUnsubscribed, What,
+    Action, Cx, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Relay, SubscribeTopic, Subscribed,
+    TopicSubscribed, TopicUnsubscribed, What,
 };
 use crate::config::Overflow;
 use crate::hash::Seed;
@@ -11,10 +11,11 @@ use crate::id::{Id, SessionId, Table};
 use crate::message::Message;
 use crate::packet::{ReasonCode, SubscriptionOptions};
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
-use crate::topic::filter::check_wildcards;
+use crate::topic::filter::is_filter;
 use crate::topic::{Retained, SubscriptionIndex};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::vec::Vec;
 
 /// The backend that keeps everything in memory, and finds receivers.
@@ -78,6 +79,22 @@ impl Middleware for MemoryBackend {
         "MemoryBackend"
     }
 
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        let subscribed = |(share, filter, options, identifier): (Option<&str>, &str, _, _)| Subscribed {
+            filter: share.map_or_else(|| filter.into(), |name| format!("$share/{name}/{filter}").into()),
+            options,
+            identifier,
+        };
+        found.subscriptions = self.index.filters(session).map(subscribed).collect();
+        found.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        if let Some(queue) = self.queues.get(session) {
+            found.queue = queue.messages.iter().cloned().collect();
+            found.queue_bytes = queue.bytes;
+        }
+        let pages = self.pages.get(session).into_iter().flatten();
+        found.retained_pages = pages.map(|page| page.filter.clone()).collect();
+    }
+
     fn save(&self, to: &mut Writer<'_>) {
         let Self { index, retained, queues, pages, stamps: _, relay: _, sweep } = self;
         index.save(to);
@@ -94,7 +111,7 @@ impl Middleware for MemoryBackend {
         self.queues = Saved::load(from)?;
         self.pages = Saved::load(from)?;
         self.sweep = Saved::load(from)?;
-        let well_formed = |page: &Page| !page.filter.is_empty() && check_wildcards(&page.filter).is_ok();
+        let well_formed = |page: &Page| is_filter(&page.filter);
         from.expect(self.pages.values().flatten().all(well_formed))
     }
 

@@ -31,9 +31,9 @@ pub use session_manager::SessionManager;
 pub use stack::{Stack, UnknownMiddleware};
 pub use subscription_manager::SubscriptionManager;
 
-use crate::broker::{Action, Answer, Cx, Owner, Peer};
+use crate::broker::{Action, Answer, Cx, Inspection, Owner, Peer};
 use crate::error::Violation;
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, SessionId};
 use crate::packet::{
     Ack, Auth, Connect, Disconnect, Packet, PacketType, Publish, ReasonCode, Subscribe, Unsubscribe,
 };
@@ -319,6 +319,10 @@ pub trait Middleware: Send {
 
     /// A timer that this part armed.
     fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {}
+
+    /// Adds what this part knows of a session, and of the connection it is attached to, for
+    /// [`Broker::inspect`](crate::Broker::inspect).
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {}
 
     /// Appends what this part keeps from one input to the next, for
     /// [`Broker::snapshot`](crate::Broker::snapshot). Who keeps nothing writes nothing.

@@ -4,7 +4,8 @@ mod window;
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Delivery, Forward, Identifiers, Queued, Receiver, Reply, What, encode_publish, publish_len,
+    Action, Cx, Delivery, Forward, Identifiers, Inspection, Queued, Receiver, Reply, What, encode_publish,
+    publish_len,
 };
 use crate::connection::{Connection, Phase};
 use crate::hash::HashMap;
@@ -46,6 +47,10 @@ impl Middleware for OutboundManager {
     }
 
     saved_part! { windows, aliases; image; PURPOSE }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        found.in_flight = self.windows.get(session).map(|window| window.inspect()).unwrap_or_default();
+    }
 
     fn wants(&self) -> Hooks {
         Hooks::FORWARD

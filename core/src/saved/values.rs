@@ -15,7 +15,7 @@ use crate::packet::{PacketType, QoS, ReasonCode, RetainHandling, SubscriptionOpt
 use crate::session::Session;
 use crate::spec::STATEMENTS;
 use crate::time::{Mono, Now, Wall};
-use crate::topic::Filter;
+use crate::topic::filter::is_filter;
 use alloc::boxed::Box;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -250,8 +250,6 @@ impl Saved for SocketAddr {
 /// A Topic Filter as the index wants it: well-formed, and without `$share/…/`.
 pub(crate) fn load_filter(from: &mut Reader<'_>) -> Result<Box<str>, Malformed> {
     let text = Box::<str>::load(from)?;
-    // Behind a ShareName a filter may itself begin with $share/.
-    let well_formed = Filter::parse(&text).is_ok() || text.starts_with("$share/");
-    from.expect(well_formed && crate::topic::filter::check_wildcards(&text).is_ok())?;
+    from.expect(is_filter(&text))?;
     Ok(text)
 }

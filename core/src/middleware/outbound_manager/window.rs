@@ -1,10 +1,11 @@
 //! The in-flight window of one session: outgoing QoS 1 and 2 messages that were not acknowledged, in their order.
 
-use crate::broker::{Identifiers, Receiver};
+use crate::broker::{Flight, Identifiers, Receiver, Stage};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// How far a message in flight is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,20 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn len(&self) -> usize {
         self.flights.len()
+    }
+
+    pub(super) fn inspect(&self) -> Vec<Flight> {
+        let flight = |flight: &InFlight| Flight {
+            packet_id: flight.packet_id,
+            qos: flight.qos,
+            stage: match flight.progress {
+                Progress::Unsent => Stage::Unsent,
+                Progress::Sent => Stage::Sent,
+                Progress::Released => Stage::Released,
+            },
+            message: flight.message.clone(),
+        };
+        self.flights.iter().map(flight).collect()
     }
 
     /// An identifier that is not in use [MQTT-2.2.1-4]; none if all are.

@@ -1,10 +1,11 @@
 //! The index as what it means: who is subscribed to what, in the order in which a message reaches them. Its tables and
 //! its tree are made anew, so whatever the bytes say, they agree with each other.
 
-use super::{Key, List, Place, Subscription, SubscriptionIndex, check_wildcards};
+use super::{Key, List, Place, Subscription, SubscriptionIndex};
 use crate::hash::Seed;
 use crate::id::SessionId;
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
+use crate::topic::filter::is_filter;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -50,8 +51,7 @@ impl SubscriptionIndex {
         let mut index = Self::new(seed);
         for _ in 0..from.count()? {
             let text = Box::<str>::load(from)?;
-            let fits = !text.is_empty() && text.len() <= usize::from(u16::MAX);
-            from.expect(fits && check_wildcards(&text).is_ok() && index.find_filter(&text).is_none())?;
+            from.expect(is_filter(&text) && index.find_filter(&text).is_none())?;
             index.load_list(&text, None, from, &exists)?;
             for _ in 0..from.count()? {
                 let (name, cursor) = (Box::<str>::load(from)?, u32::load(from)?);
