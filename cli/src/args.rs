@@ -2,7 +2,7 @@
 
 use crate::conformance::ConformanceArgs;
 use crate::problem::Problem;
-use crate::replay::ReplayArgs;
+use crate::replay::{ExplainArgs, ReplayArgs};
 use crate::settings::{Given, Source, Value};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Conformance(ConformanceArgs),
     /// Do a recording again.
     Replay(ReplayArgs),
+    /// Say why a client got messages or did not.
+    Explain(ExplainArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -50,6 +52,8 @@ enum Word {
     Conformance(ConformanceArgs),
     /// Do again what `serve --record` recorded, and check that the broker does the same
     Replay(ReplayArgs),
+    /// Say of every message on a topic in a recording why a client got it or did not
+    Explain(ExplainArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -108,6 +112,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::CheckConfig { file }), .. }) => Ok(Command::CheckConfig { file }),
         Ok(Line { command: Some(Word::Conformance(args)), .. }) => Ok(Command::Conformance(args)),
         Ok(Line { command: Some(Word::Replay(args)), .. }) => Ok(Command::Replay(args)),
+        Ok(Line { command: Some(Word::Explain(args)), .. }) => Ok(Command::Explain(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

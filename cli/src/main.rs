@@ -50,6 +50,7 @@ fn perform(command: Command) -> Result<(), Problem> {
             if passed { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
         }
         Command::Replay(args) => replay::replay(&args),
+        Command::Explain(args) => replay::explain(&args),
         Command::Settings => {
             say(reference::settings().trim_end());
             Ok(())

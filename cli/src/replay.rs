@@ -2,6 +2,9 @@
 
 mod describe;
 mod diff;
+mod explain;
+
+pub(crate) use explain::{ExplainArgs, explain};
 
 use crate::problem::{Problem, words};
 use crate::say;
@@ -62,17 +65,17 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Problem> {
     Ok(())
 }
 
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     std::fs::read(path)
         .map_err(|error| Problem::failure(format!("cannot read {}: {}", path.display(), words(&error))))
 }
 
-pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Recording<'a>, Problem> {
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Recording<'a>, Problem> {
     Recording::parse(bytes).map_err(|bad| cannot(path, &bad))
 }
 
 /// The program has one chain: that of `serve`.
-pub(crate) fn begin<'a>(path: &Path, recording: &Recording<'a>) -> Result<Replay<'a>, Problem> {
+fn begin<'a>(path: &Path, recording: &Recording<'a>) -> Result<Replay<'a>, Problem> {
     recording.replay(Stack::standard).map_err(|bad| cannot(path, &bad))
 }
 
@@ -81,11 +84,11 @@ fn cannot(path: &Path, bad: &BadRecording) -> Problem {
 }
 
 /// Does every step until a time, and calls `each` after it.
-pub(crate) fn each_step<'a>(
+fn each_step<'a>(
     path: &Path,
     replay: &mut Replay<'a>,
     until_s: Option<f64>,
-    mut each: impl FnMut(&Replay<'a>, &Step),
+    mut each: impl FnMut(&mut Replay<'a>, &Step),
 ) -> Result<(), Problem> {
     loop {
         let over = until_s.zip(replay.began()).zip(replay.next_time());
@@ -122,7 +125,7 @@ fn place(replay: &Replay<'_>) -> String {
 }
 
 /// Seconds from one time to another.
-pub(crate) fn seconds(from: Now, to: Now) -> f64 {
+fn seconds(from: Now, to: Now) -> f64 {
     to.mono.since(from.mono) as f64 / 1e9
 }
 

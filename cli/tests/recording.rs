@@ -278,6 +278,67 @@ fn other_settings_and_what_clients_get_then() {
 }
 
 #[test]
+fn why_a_client_got_a_message_or_did_not_is_told() {
+    let (broker, directory) = record("tokio", "explain", "67108864");
+    let address = broker.addresses()[0];
+    let mut alice = Client::connect(address, "alice", 100);
+    alice.subscribe("a/+");
+    alice.settle();
+    let mut bob = Client::connect(address, "bob", 0);
+    let mut say = |topic: &str, number| {
+        bob.send(&publish(topic, b"payload", number));
+        bob.settle();
+    };
+    say("a/b", 1);
+    say("b", 4);
+    // She answers.
+    alice.settle();
+    alice.settle();
+    alice.leave();
+    say("a/b", 3);
+    say("a/b", 7);
+    let mut alice = Client::connect(address, "alice", 100);
+    alice.settle();
+    alice.settle();
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.end(), Some(0));
+    let path = recording(&directory, "end");
+    let told = |client: &str, topic: &str| {
+        let mut command = culex(&["explain", "--client", client, "--message", topic]);
+        let outcome = run(command.arg(&path));
+        assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""));
+        let line = |line: &str| line.split_once(" s  ").map_or(line, |(_, rest)| rest).to_owned();
+        outcome.out.lines().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("alice", "a/b"),
+        [
+            "client \"bob\" published it (QoS 1, 7 bytes): \"alice\" is to get it by a/+",
+            "  sent (QoS 1, packet 1)",
+            "  acknowledged (packet 1)",
+            "client \"bob\" published it (QoS 0, 7 bytes): \"alice\" is to get it by a/+",
+            "  dropped: it is not connected, and QoS 0 is not queued",
+            "client \"bob\" published it (QoS 1, 7 bytes): \"alice\" is to get it by a/+",
+            "  queued, as number 1: it could not be sent at once",
+            "  sent (QoS 1, packet 2)",
+            "  acknowledged (packet 2)",
+            "3 messages were published on a/b; 2 were sent to client \"alice\"",
+        ]
+    );
+    assert_eq!(
+        told("alice", "b"),
+        [
+            "client \"bob\" published it (QoS 1, 7 bytes): \"alice\" has no filter that matches; its filters: a/+",
+            "1 messages were published on b; 0 were sent to client \"alice\"",
+        ]
+    );
+    assert_eq!(
+        told("carol", "b")[0],
+        "client \"bob\" published it (QoS 1, 7 bytes): \"carol\" has no session, so nothing is kept for it"
+    );
+}
+
+#[test]
 fn what_is_not_as_it_was_recorded_is_noticed() {
     let path = short("tampered");
     let bytes = fs::read(&path).unwrap();

@@ -53,6 +53,7 @@
 //! | [`topic`] | filters, the subscription index, the retained messages |
 //! | [`connection`], [`session`] | what several middlewares know of a connection, of a session |
 //! | [`config`] | every setting, its default and meaning, in one table |
+//! | [`saved`] | state as bytes: snapshots of a machine, inputs on record |
 //! | [`message`], [`id`], [`time`], [`hash`], [`error`] | words the others share |
 //!
 //! # What holds, always

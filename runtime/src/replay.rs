@@ -1,6 +1,7 @@
 //! Doing again what was recorded, with a machine and without sockets.
 
 use crate::recorder::{END, FORMAT, MAGIC, SEGMENT, VERSION, digest_of, tag};
+use culex_core::broker::Traced;
 use culex_core::saved::{Malformed, Reader, Saved, Writer, digest};
 use culex_core::{Action, BadSnapshot, Broker, ConnectionId, Input, Now, Stack};
 use std::fmt;
@@ -265,6 +266,17 @@ impl Replay<'_> {
     #[must_use]
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Begins to trace what becomes of messages.
+    pub fn trace(&mut self) {
+        self.broker.trace(true);
+    }
+
+    /// The next thing that became of a message.
+    #[must_use]
+    pub fn poll_traced(&mut self) -> Option<Traced> {
+        self.broker.poll_traced()
     }
 
     /// When the recording begins, once the first step was done.

@@ -14,6 +14,7 @@ mod snapshot;
 mod state;
 mod stats;
 mod timers;
+mod trace;
 mod transmit;
 mod work;
 
@@ -31,6 +32,7 @@ pub use restore::{RestoreError, Restored};
 pub use snapshot::BadSnapshot;
 pub use stats::Stats;
 pub use timers::{Owner, TimerId};
+pub use trace::{Fate, Traced};
 pub use transmit::Transmit;
 
 use crate::config::Config;

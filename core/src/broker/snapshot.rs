@@ -173,7 +173,8 @@ fields! {
     timers, connections, sessions, stats, random, linger, from, arrived, asked, verdicts, matched, tickets, assigned,
     committed, store_failed, failed_from, gates, gate_order, out, notices, notices_dropped, dirty, stalled,
     shutting_down;
-    config, seed, now, full, departed, work, deferred, running, kept, opening, pool, receivers, restoring, unknown
+    config, seed, now, full, departed, work, deferred, running, kept, opening, pool, receivers, restoring, unknown,
+    trace
 }
 
 impl State {

@@ -1,7 +1,7 @@
 //! All state of a machine that does not belong to one middleware.
 
 use crate::broker::timers::{Owner, TimerId, Timers};
-use crate::broker::{Action, Notice, Parked, Receiver, Stats};
+use crate::broker::{Action, Notice, Parked, Receiver, Stats, Traced};
 use crate::config::Config;
 use crate::connection::{Connection, Phase};
 use crate::hash::{Random, Seed};
@@ -80,6 +80,8 @@ pub(crate) struct State {
     pub(crate) unknown: Option<Box<str>>,
     /// Connections the adapter reported as gone whose last packets still wait for an answer.
     pub(crate) departed: usize,
+    /// What happens to messages, while somebody wants to know.
+    pub(crate) trace: Option<VecDeque<Traced>>,
 }
 
 /// The part number of the machine itself among the timers.
@@ -131,6 +133,7 @@ impl State {
             restoring: false,
             unknown: None,
             departed: 0,
+            trace: None,
         }
     }
 

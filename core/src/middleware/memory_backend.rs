@@ -2,8 +2,8 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Relay, SubscribeTopic, Subscribed,
-    TopicSubscribed, TopicUnsubscribed, What,
+    Action, Cx, Fate, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Relay, SubscribeTopic,
+    Subscribed, TopicSubscribed, TopicUnsubscribed, Traced, What,
 };
 use crate::config::Overflow;
 use crate::hash::Seed;
@@ -224,6 +224,13 @@ impl MemoryBackend {
             },
             |member| connected(member.session),
         );
+        cx.trace(|| Traced::Relayed {
+            topic: publication.topic.into(),
+            qos: publication.qos,
+            payload_bytes: publication.payload.len(),
+            publisher: relay.publisher,
+            receivers: receivers.iter().map(|receiver| receiver.session).collect(),
+        });
         if receivers.is_empty() {
             cx.recycle(receivers);
         } else {
@@ -354,11 +361,16 @@ impl MemoryBackend {
                 }
             };
             match oldest {
-                Some(oldest) => queue.bytes -= cost(&oldest),
-                None => return,
+                Some(oldest) => {
+                    queue.bytes -= cost(&oldest);
+                    cx.fate(session, oldest.message.topic(), Fate::Displaced);
+                }
+                None => return cx.fate(session, queued.message.topic(), Fate::QueueFull),
             }
         }
         cx.stats().queued += 1;
+        let length = queue.messages.len() as u32 + 1;
+        cx.fate(session, queued.message.topic(), Fate::Queued { length });
         queue.bytes += size;
         queue.messages.push_back(queued);
         note_length(cx, session, queue);
@@ -389,6 +401,7 @@ impl MemoryBackend {
             if queued.message.expired(wall) {
                 // [MQTT-3.3.2-5]
                 cx.stats().dropped_expired += 1;
+                cx.fate(session, queued.message.topic(), Fate::Expired);
                 continue;
             }
             let Queued { message, qos, retain, identifiers } = queued;

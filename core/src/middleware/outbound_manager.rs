@@ -4,8 +4,8 @@ mod window;
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Delivery, Forward, Identifiers, Inspection, Queued, Receiver, Reply, What, encode_publish,
-    publish_len,
+    Action, Cx, Delivery, Fate, Forward, Identifiers, Inspection, Queued, Receiver, Reply, Traced, What,
+    encode_publish, publish_len,
 };
 use crate::connection::{Connection, Phase};
 use crate::hash::HashMap;
@@ -139,6 +139,7 @@ impl OutboundManager {
                         self.send(cx, id, &publication, &forward.what, &receiver, None, many);
                     } else {
                         cx.stats().dropped_slow += 1;
+                        cx.fate(receiver.session, publication.topic, Fate::Slow);
                     }
                 }
                 (None, QoS::AtMostOnce) => {
@@ -146,6 +147,7 @@ impl OutboundManager {
                         queue(cx, &forward.what, receiver);
                     } else {
                         cx.stats().dropped_offline += 1;
+                        cx.fate(receiver.session, publication.topic, Fate::Offline);
                     }
                 }
                 (Some((id, _)), _) => {
@@ -164,7 +166,7 @@ impl OutboundManager {
                     }
                 }
                 (None, _) if session.expiry > 0 || receiver.paged => queue(cx, &forward.what, receiver),
-                (None, _) => {}
+                (None, _) => cx.fate(receiver.session, publication.topic, Fate::Ending),
             }
         }
         cx.recycle(receivers);
@@ -210,6 +212,7 @@ impl OutboundManager {
         let limited = connection.packet_size_max < u32::MAX;
         if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
             cx.stats().dropped_too_large += 1;
+            cx.fate(receiver.session, publication.topic, Fate::TooLarge);
             return false;
         }
         cx.state.stats.publishes_sent += 1;
@@ -245,6 +248,8 @@ impl OutboundManager {
                 out.extend_from_slice(publication.payload);
             });
         }
+        let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
+        cx.fate(receiver.session, publication.topic, sent);
         true
     }
 
@@ -270,6 +275,7 @@ impl OutboundManager {
         let Some(session) = cx.session_of(from) else { return };
         let done = self.windows.get_mut(session).is_some_and(|window| window.remove(id, qos, was));
         if done {
+            cx.trace(|| Traced::Acknowledged { session, packet_id: id });
             self.pump(cx, session);
         }
     }
@@ -344,6 +350,7 @@ impl OutboundManager {
             if publish_len(&publication, &delivery) > packet_size_max as usize {
                 // [MQTT-3.1.2-25]
                 cx.stats().dropped_too_large += 1;
+                cx.fate(session, publication.topic, Fate::TooLarge);
                 window.remove(packet_id, qos, Progress::Sent);
                 continue;
             }
@@ -352,6 +359,8 @@ impl OutboundManager {
                 out.extend_from_slice(publication.payload);
             });
             cx.stats().publishes_sent += 1;
+            let sent = Fate::Sent { qos, packet_id: Some(packet_id), again: true };
+            cx.fate(session, publication.topic, sent);
         }
         if window.unsent == 0 {
             self.pump(cx, session);
