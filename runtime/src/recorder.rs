@@ -114,7 +114,9 @@ impl Ring {
         to.number(first);
         to.bytes(snapshot);
         self.events_at = self.current.len();
-        while self.closed.len() > 1 && self.bytes() > self.bytes_max {
+        // There must be room for what it will become.
+        let room = self.bytes_max / SEGMENTS;
+        while self.closed.len() > 1 && self.bytes() + room > self.bytes_max {
             self.closed.pop_front();
         }
     }

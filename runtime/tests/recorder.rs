@@ -1,8 +1,9 @@
 //! The recorder without sockets: a driver is fed by hand, and what was recorded is done again.
 #![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
+use culex_core::hash::Random;
 use culex_core::packet::*;
-use culex_core::{ConnectionId, Cx, Disconnect, Flow, Hooks, Message, Middleware, Peer, Stack};
+use culex_core::{ConnectionId, Cx, Disconnect, Flow, Hooks, Message, Middleware, Peer, Seed, Stack};
 use culex_runtime::{
     Adapter, BadRecording, Builder, Did, Driver, Handle, Prepared, Recorder, Recording, Stuck, Turn,
 };
@@ -150,10 +151,10 @@ fn the_ring_keeps_the_newest_segments_and_no_more_than_it_may() {
     subscribe(&mut driver, alice, "#");
     for n in 0..3_000u32 {
         publish(&mut driver, bob, "a", &n.to_le_bytes());
-        assert!(recorder.bytes() <= 51_000, "{} bytes", recorder.bytes());
+        assert!(recorder.bytes() <= 40_100, "{} bytes", recorder.bytes());
     }
     let (inputs, segments) = replay(&written(&recorder), Stack::standard);
-    assert!(inputs > 6_000 && segments > 2, "{inputs} inputs, {segments} segments");
+    assert!(inputs > 6_000 && segments >= 2, "{inputs} inputs, {segments} segments");
 }
 
 #[test]
@@ -273,4 +274,37 @@ fn a_recording_of_nothing_and_parts_of_one_are_told() {
         changed[at] ^= 0x10;
         assert!(Recording::parse(&changed).is_err(), "byte {at}");
     }
+}
+
+#[test]
+fn no_forged_recording_makes_reading_it_panic() {
+    let (mut driver, handle, recorder) = driver(Recorder::BYTES_MAX, Stack::standard);
+    let [alice, bob] = ["alice", "bob"].map(|name| connect(&mut driver, name));
+    subscribe(&mut driver, alice, "#");
+    for n in 0..5 {
+        publish(&mut driver, bob, "a", &[n; 3]);
+        handle.publish(Message::new("b", &[n], QoS::AtMostOnce, true).unwrap()).unwrap();
+    }
+    driver.disconnected(alice, Disconnect::Error);
+    turn(&mut driver, usize::MAX);
+    let whole = written(&recorder);
+    // Tag, length and digest of the only segment; its events are behind the snapshot.
+    let head = whole.iter().position(|byte| *byte == b'S').unwrap();
+    let events = whole.windows(5).rposition(|five| five == b"alice").unwrap();
+    let mut random = Random::new(Seed(7));
+    let mut different = 0;
+    for _ in 0..3_000 {
+        let mut forged = whole.clone();
+        for _ in 0..=random.next() % 3 {
+            let at = events + random.next() as usize % (forged.len() - 1 - events);
+            forged[at] = random.next() as u8;
+        }
+        let digest = culex_core::saved::digest(&forged[head + 17..forged.len() - 1]);
+        forged[head + 9..head + 17].copy_from_slice(&digest.to_le_bytes());
+        let recording = Recording::parse(&forged).unwrap();
+        let mut replay = recording.replay(Stack::standard).unwrap();
+        while let Ok(Some(_)) = replay.step() {}
+        different += usize::from(replay.step().is_err());
+    }
+    assert!(different > 1_000, "{different} of them were noticed");
 }

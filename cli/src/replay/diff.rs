@@ -22,9 +22,10 @@ pub(super) struct Other {
     broker: Broker,
     /// The counters both began with.
     began: Stats,
-    /// Its connections by those of the recording.
+    /// Its connections by those of the recording, and the other way round.
     ids: HashMap<ConnectionId, ConnectionId>,
-    /// How many bytes a socket takes before it is full; those that are not here take all.
+    stand_for: HashMap<ConnectionId, ConnectionId>,
+    /// How many more bytes a socket takes until it has room again; those that are not here take all.
     full: HashMap<ConnectionId, usize>,
     recorded: HashMap<ConnectionId, Output>,
     outputs: HashMap<ConnectionId, Output>,
@@ -62,6 +63,7 @@ impl Other {
             name: path.display().to_string(),
             began: *broker.stats(),
             ids: HashMap::new(),
+            stand_for: HashMap::new(),
             full: HashMap::new(),
             recorded: HashMap::new(),
             outputs: HashMap::new(),
@@ -103,7 +105,11 @@ impl Other {
                 // An id that no connection has.
                 let nobody = ConnectionId::new(u32::MAX, u32::MAX);
                 match (accepted, self.broker.accept(now, peer.clone())) {
-                    (Some(id), own) => drop(self.ids.insert(id, own.unwrap_or(nobody))),
+                    (Some(id), own) => {
+                        let own = own.unwrap_or(nobody);
+                        self.ids.insert(id, own);
+                        self.stand_for.insert(own, id);
+                    }
                     (None, Ok(own)) => self.broker.disconnected(now, own, Disconnect::Error),
                     (None, Err(_)) => {}
                 }
@@ -129,11 +135,18 @@ impl Other {
             let Some(id) = self.broker.poll_transmit().map(|transmit| transmit.id()) else { return };
             let version = describe::version(&self.broker, id);
             let Some(transmit) = self.broker.poll_transmit() else { return };
-            let count = self.full.get(&id).map_or(usize::MAX, |most| *most).min(transmit.len());
+            let count = match self.full.get_mut(&id) {
+                Some(most) => {
+                    let count = transmit.len().min(*most);
+                    *most -= count;
+                    count
+                }
+                None => transmit.len(),
+            };
             let bytes: Vec<u8> = transmit.chunks().flatten().copied().take(count).collect();
             transmit.written(count);
             let packets = self.outputs.entry(id).or_default().take(&bytes, version);
-            let stands_for = self.ids.iter().find(|(_, own)| **own == id).map_or(id, |(id, _)| *id);
+            let stands_for = self.stand_for.get(&id).copied().unwrap_or(id);
             self.count(recorded, stands_for, packets, 1);
         }
     }
