@@ -2,6 +2,7 @@
 
 use crate::conformance::ConformanceArgs;
 use crate::problem::Problem;
+use crate::replay::{ExplainArgs, ReplayArgs};
 use crate::settings::{Given, Source, Value};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -17,6 +18,10 @@ pub(crate) enum Command {
     },
     /// Score a broker.
     Conformance(ConformanceArgs),
+    /// Do a recording again.
+    Replay(ReplayArgs),
+    /// Say why a client got messages or did not.
+    Explain(ExplainArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -45,6 +50,10 @@ enum Word {
     },
     /// Score a broker against the statements of the MQTT standards
     Conformance(ConformanceArgs),
+    /// Do again what `serve --record` recorded, and check that the broker does the same
+    Replay(ReplayArgs),
+    /// Say of every message on a topic in a recording why a client got it or did not
+    Explain(ExplainArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -64,6 +73,9 @@ pub(crate) struct ServeArgs {
     /// off, error, warn, info, debug, trace, or a filter such as info,culex_tokio=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Keep what happens in memory, and write it into this directory at a panic, at SIGUSR1 and at the end
+    #[arg(long, value_name = "DIR")]
+    record: Option<String>,
     /// The seed of all random choices, to repeat a run
     #[arg(long, value_name = "N", hide = true)]
     pub(crate) seed: Option<u64>,
@@ -85,6 +97,9 @@ impl ServeArgs {
         if let Some(log) = &self.log {
             give("log", "--log", Value::Text(log.clone()));
         }
+        if let Some(directory) = &self.record {
+            give("record", "--record", Value::Text(directory.clone()));
+        }
         given
     }
 }
@@ -96,6 +111,8 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::Serve(serve)), .. }) => Ok(Command::Serve(serve)),
         Ok(Line { command: Some(Word::CheckConfig { file }), .. }) => Ok(Command::CheckConfig { file }),
         Ok(Line { command: Some(Word::Conformance(args)), .. }) => Ok(Command::Conformance(args)),
+        Ok(Line { command: Some(Word::Replay(args)), .. }) => Ok(Command::Replay(args)),
+        Ok(Line { command: Some(Word::Explain(args)), .. }) => Ok(Command::Explain(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

@@ -1,4 +1,5 @@
-//! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`.
+//! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`, and
+//! `culex replay FILE` for what `serve` recorded.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
 //! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]).
@@ -10,7 +11,9 @@ mod file;
 mod log;
 mod nearest;
 mod problem;
+mod recording;
 mod reference;
+mod replay;
 mod runtime;
 mod serve;
 mod settings;
@@ -46,6 +49,8 @@ fn perform(command: Command) -> Result<(), Problem> {
             // The failures are in the table: there is nothing to add, but the exit code says it.
             if passed { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
         }
+        Command::Replay(args) => replay::replay(&args),
+        Command::Explain(args) => replay::explain(&args),
         Command::Settings => {
             say(reference::settings().trim_end());
             Ok(())

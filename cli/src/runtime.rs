@@ -2,17 +2,18 @@
 
 use crate::settings::{Runtime, Settings};
 use culex_core::{Notice, Seed};
-use culex_runtime::Handle;
+use culex_runtime::{Handle, Recorder};
 use std::io;
 use std::net::SocketAddr;
 
-/// Runs a broker until it is shut down. `started` is called when all listeners are bound, with their addresses.
+/// Runs a broker until it is shut down, and records it if there is a recorder. `started` is called when all listeners are bound, with their addresses.
 ///
 /// # Errors
 /// A listener that cannot be bound is told in one line that names it; the rest as the operating system tells it.
 pub(crate) fn run(
     settings: &Settings,
     seed: Seed,
+    recorder: Option<Recorder>,
     started: impl FnOnce(&[SocketAddr], Handle) -> io::Result<()>,
 ) -> io::Result<()> {
     // The runtimes have the same methods, but no type in common.
@@ -20,6 +21,10 @@ pub(crate) fn run(
         ($runtime:ident) => {{
             let builder =
                 $runtime::Broker::builder().config(settings.config.clone()).seed(seed).on_notice(tell);
+            let builder = match recorder {
+                Some(recorder) => builder.record(recorder),
+                None => builder,
+            };
             let bound = settings.listen.iter().fold(builder, |builder, url| builder.listen(url)).bind()?;
             started(bound.local_addrs(), bound.handle())?;
             bound.run_blocking()

@@ -1,16 +1,18 @@
 //! `culex serve`: from the settings to the last goodbye.
 
 use crate::problem::{Problem, one_line, words};
+use crate::recording::Recordings;
 use crate::runtime;
 use crate::settings::Settings;
 use crate::{log, say};
 use culex_core::Seed;
 use culex_runtime::Handle;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::{io, process, thread};
 
 /// Runs a broker until a signal ends it.
@@ -18,16 +20,25 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
     log::start(&settings.log);
     raise_open_files();
     // Before anything says that we are up: who reads it may send the signal at once.
-    let signals = Signals::new([SIGINT, SIGTERM])
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(|error| Problem::failure(format!("cannot watch for signals: {}", words(&error))))?;
     // The keys of a new RandomState come from the operating system.
     let seed = Seed(seed.unwrap_or_else(|| RandomState::new().hash_one(0_u8)));
+    let recordings = match settings.record.as_str() {
+        "" => None,
+        directory => Some(Recordings::start(Path::new(directory), settings.record_bytes_max)?),
+    };
     let started = |addresses: &[SocketAddr], handle: Handle| {
-        stop_on(signals, handle)?;
+        stop_on(signals, handle, recordings.clone())?;
         introduce(&settings, addresses);
         Ok(())
     };
-    runtime::run(&settings, seed, started).map_err(|error| Problem::failure(one_line(&error.to_string())))?;
+    let recorder = recordings.as_ref().map(Recordings::recorder);
+    let ended = runtime::run(&settings, seed, recorder, started);
+    if let Some(recordings) = &recordings {
+        recordings.write("end");
+    }
+    ended.map_err(|error| Problem::failure(one_line(&error.to_string())))?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -43,16 +54,21 @@ fn introduce(settings: &Settings, addresses: &[SocketAddr]) {
     say("everything is kept in memory: it is gone when the broker stops");
 }
 
-/// The first signal says goodbye to every client, the second does not wait for that.
-fn stop_on(mut signals: Signals, handle: Handle) -> io::Result<()> {
+/// The first signal says goodbye to every client, the second does not wait for that. SIGUSR1 writes a recording.
+fn stop_on(mut signals: Signals, handle: Handle, recordings: Option<Recordings>) -> io::Result<()> {
     let watch = move || {
-        let mut seen = signals.forever();
-        if seen.next().is_some() {
-            tracing::info!("shutting down; a second signal stops at once");
-            handle.shutdown();
-        }
-        if let Some(signal) = seen.next() {
-            process::exit(128 + signal);
+        let mut stopping = false;
+        for signal in signals.forever() {
+            match (signal, &recordings) {
+                (SIGUSR1, Some(recordings)) => recordings.write("signal"),
+                (SIGUSR1, None) => tracing::warn!("nothing is recorded: start with --record DIR"),
+                _ if !stopping => {
+                    stopping = true;
+                    tracing::info!("shutting down; a second signal stops at once");
+                    handle.shutdown();
+                }
+                _ => process::exit(128 + signal),
+            }
         }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)

@@ -14,6 +14,9 @@ pub(crate) struct Settings {
     pub(crate) runtime: Runtime,
     pub(crate) log: Filter,
     pub(crate) allow_anonymous_remote: bool,
+    /// Where recordings go; empty: nowhere.
+    pub(crate) record: String,
+    pub(crate) record_bytes_max: usize,
     pub(crate) config: Config,
     /// Where the value of a key comes from, if it was given.
     sources: Vec<(String, Source)>,
@@ -64,7 +67,7 @@ pub(crate) struct ProgramSetting {
 }
 
 /// The settings of the program.
-pub(crate) const PROGRAM: [ProgramSetting; 4] = [
+pub(crate) const PROGRAM: [ProgramSetting; 6] = [
     ProgramSetting {
         key: "listen",
         default: "mqtt://127.0.0.1:1883",
@@ -88,6 +91,17 @@ pub(crate) const PROGRAM: [ProgramSetting; 4] = [
         doc: "How much to log on standard error: off, error, warn, info, debug, trace, or a filter such as \
               info,culex_tokio=debug.",
     },
+    ProgramSetting {
+        key: "record",
+        default: "",
+        doc: "A directory: what happens to the broker is kept in memory, and written there at a panic, at SIGUSR1 and \
+              at the end, for `culex replay`. It holds all that clients send, passwords too. Empty: nothing is recorded.",
+    },
+    ProgramSetting {
+        key: "record_bytes_max",
+        default: "67108864",
+        doc: "About how many bytes of what happened are kept for `record`; never less than the broker's own state twice.",
+    },
 ];
 
 /// All keys, the program's and the broker's.
@@ -102,6 +116,8 @@ impl Default for Settings {
             runtime: Runtime::Tokio,
             log: Filter::default(),
             allow_anonymous_remote: false,
+            record: String::new(),
+            record_bytes_max: 0,
             config: Config::default(),
             sources: Vec::new(),
         };
@@ -151,6 +167,15 @@ impl Settings {
                     _ => return Err(expected("true or false", value)),
                 }
             }
+            "record" => {
+                value.text().ok_or_else(|| expected("a directory", value))?.clone_into(&mut self.record)
+            }
+            "record_bytes_max" => {
+                self.record_bytes_max = value
+                    .text()
+                    .and_then(|text| text.parse().ok())
+                    .ok_or_else(|| expected("a whole number", value))?;
+            }
             _ => self.set_config(key, value)?,
         }
         Ok(())
@@ -175,9 +200,12 @@ impl Settings {
     pub(crate) fn changed(&self) -> Vec<(&'static str, String, String)> {
         let default = Self::default();
         let (allow, log) = (self.allow_anonymous_remote, &self.log);
+        let bytes = |settings: &Self| settings.record_bytes_max.to_string();
         let program = [
             ("allow_anonymous_remote", allow.to_string(), default.allow_anonymous_remote.to_string()),
             ("log", log.to_string(), default.log.to_string()),
+            ("record", self.record.clone(), default.record.clone()),
+            ("record_bytes_max", bytes(self), bytes(&default)),
         ];
         program
             .into_iter()

@@ -1,6 +1,7 @@
 //! Hash tables whose keys derive from the machine's seed: peers cannot predict collisions, and the same seed gives
 //! the same tables.
 
+use crate::saved::saved;
 use core::hash::{BuildHasher, Hasher};
 
 /// A map keyed from the seed.
@@ -121,6 +122,8 @@ fn fold(a: u64, b: u64) -> u64 {
 /// A small deterministic generator (SplitMix64, Steele et al. 2014) for choices that need not be secret.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
+
+saved! { tuple Random }
 
 impl Random {
     /// The generator of a seed.

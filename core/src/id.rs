@@ -1,5 +1,7 @@
 //! Ids with a generation, the registry that hands them out, and tables keyed by them. A stale id finds nothing.
 
+use crate::broker::Owner;
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
@@ -34,6 +36,8 @@ macro_rules! id {
                 self.generation
             }
         }
+
+        saved! { struct $name { index, generation } }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -202,6 +206,11 @@ impl<K: Id, T> Table<K, T> {
         if entry.0 == id.generation() { entry.1.take() } else { None }
     }
 
+    /// All values in the order of their places, those of ids that are stale by now too.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|(_, value)| value.as_ref())
+    }
+
     /// The value of an id.
     #[inline]
     #[must_use]
@@ -219,6 +228,78 @@ impl<K: Id, T> Table<K, T> {
             Some((generation, Some(value))) if *generation == id.generation() => Some(value),
             _ => None,
         }
+    }
+}
+
+impl From<ConnectionId> for Owner {
+    fn from(id: ConnectionId) -> Self {
+        Self::Connection(id)
+    }
+}
+
+impl From<SessionId> for Owner {
+    fn from(id: SessionId) -> Self {
+        Self::Session(id)
+    }
+}
+
+impl From<Ticket> for Owner {
+    fn from(id: Ticket) -> Self {
+        Self::Ticket(id)
+    }
+}
+
+/// Reads the places of [`Slots`] and [`Table`]: a value knows whose it is.
+fn load_entries<K: Id + Into<Owner>, T: Saved>(
+    from: &mut Reader<'_>,
+) -> Result<Vec<(u32, Option<T>)>, Malformed> {
+    let mut entries = Vec::new();
+    for index in 0..from.count()? {
+        let generation = u32::load(from)?;
+        from.owner = Some(K::new(index as u32, generation).into());
+        entries.push((generation, Option::load(from)?));
+    }
+    from.owner = None;
+    Ok(entries)
+}
+
+impl<K: Id + Into<Owner>, T: Saved> Saved for Slots<K, T> {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { entries, free, key: _ } = self;
+        entries.save(to);
+        free.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let entries = load_entries::<K, T>(from)?;
+        let free = load_free(from, entries.iter().map(|(_, value)| value.is_none()))?;
+        Ok(Self { entries, free, key: PhantomData })
+    }
+}
+
+/// Reads the list of free places: each of them once, in the order in which they will be used.
+pub(crate) fn load_free(
+    from: &mut Reader<'_>,
+    places: impl Iterator<Item = bool>,
+) -> Result<Vec<u32>, Malformed> {
+    let mut unlisted: Vec<bool> = places.collect();
+    let free = Vec::<u32>::load(from)?;
+    for &index in &free {
+        let listed = unlisted.get_mut(index as usize).is_some_and(core::mem::take);
+        from.expect(listed)?;
+    }
+    from.expect(!unlisted.contains(&true))?;
+    Ok(free)
+}
+
+impl<K: Id + Into<Owner>, T: Saved> Saved for Table<K, T> {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { entries, key: _ } = self;
+        entries.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { entries: load_entries::<K, T>(from)?, key: PhantomData })
     }
 }
 

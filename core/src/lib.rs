@@ -53,6 +53,7 @@
 //! | [`topic`] | filters, the subscription index, the retained messages |
 //! | [`connection`], [`session`] | what several middlewares know of a connection, of a session |
 //! | [`config`] | every setting, its default and meaning, in one table |
+//! | [`saved`] | state as bytes: snapshots of a machine, inputs on record |
 //! | [`message`], [`id`], [`time`], [`hash`], [`error`] | words the others share |
 //!
 //! # What holds, always
@@ -76,6 +77,7 @@ pub mod id;
 pub mod message;
 pub mod middleware;
 pub mod packet;
+pub mod saved;
 pub mod session;
 pub mod spec;
 #[cfg(any(test, feature = "testing"))]
@@ -84,8 +86,9 @@ pub mod time;
 pub mod topic;
 
 pub use broker::{
-    Access, Action, Answer, Broker, Close, Credentials, Cx, Disconnect, Forward, Input, Notice, Origin,
-    Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored, Stats, Transmit, What,
+    Access, Action, Answer, BadSnapshot, Broker, Close, Credentials, Cx, Disconnect, Forward, Input,
+    Inspection, Notice, Origin, Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored,
+    Stats, Transmit, What,
 };
 pub use config::Config;
 pub use error::{Clause, Misuse, Violation};

@@ -2,6 +2,7 @@
 
 use crate::error::Misuse;
 use crate::packet::{Properties, Property, PropertyId, QoS};
+use crate::saved::{Malformed, Reader, Saved, Writer};
 use crate::time::Wall;
 use crate::topic::is_topic_name;
 use alloc::sync::Arc;
@@ -84,6 +85,8 @@ impl<'a> Publication<'a> {
 }
 
 const HEADER: usize = 16;
+/// Topic, properties and payload together: what fits into a packet.
+const BYTES_MAX: usize = 268_000_000;
 const RETAIN: u8 = 0b100;
 const EXPIRES: u8 = 0b1000;
 
@@ -115,7 +118,7 @@ impl Message {
         for property in properties {
             property.encode(&mut raw);
         }
-        if topic.len() + raw.len() + payload.len() > 268_000_000 {
+        if topic.len() + raw.len() + payload.len() > BYTES_MAX {
             return Err(Misuse::TooLarge);
         }
         let properties = &raw;
@@ -245,10 +248,47 @@ impl Message {
         self.expires().is_some_and(|at| at <= now)
     }
 
+    /// Where it lies: who has the same shares it.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).cast::<u8>() as usize
+    }
+
     /// Bytes of memory, shared by all handles.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.len() + 2 * size_of::<usize>()
+    }
+}
+
+/// Whoever shares a message that was written before says its number, counted from 1.
+impl Saved for Message {
+    fn save(&self, to: &mut Writer<'_>) {
+        if let Some(number) = to.written_before(self) {
+            return to.number(number + 1);
+        }
+        to.number(0);
+        self.qos().save(to);
+        self.retain().save(to);
+        self.expires().save(to);
+        to.bytes(self.topic().as_bytes());
+        to.bytes(self.properties().raw());
+        to.bytes(self.payload());
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let number = from.number()?;
+        if number > 0 {
+            return from.message(number - 1).ok_or(from.malformed());
+        }
+        let (qos, retain, expires) = (QoS::load(from)?, bool::load(from)?, Option::load(from)?);
+        let topic = core::str::from_utf8(from.bytes()?).map_err(|_| from.malformed())?;
+        let (properties, payload) = (from.bytes()?, from.bytes()?);
+        let fits = topic.len() + properties.len() + payload.len() <= BYTES_MAX;
+        from.expect(is_topic_name(topic) && fits)?;
+        let message =
+            Self::keep(&Publication { topic, properties, plain: true, payload, qos, retain, expires });
+        from.note_message(&message);
+        Ok(message)
     }
 }
 

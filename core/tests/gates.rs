@@ -496,3 +496,18 @@ proptest! {
         prop_assert!(log.clients.iter().all(|client| client.closed || client.acks.is_empty()));
     }
 }
+
+#[test]
+fn who_does_not_accept_an_answer_that_waited_is_gone_at_once() {
+    let mut bench = durable();
+    let bob = bench.connect(Version::V5, "bob");
+    bench.subscribe_all(bob, &[("w", SubscriptionOptions::new(Q0))]);
+    let properties = properties(&[Property::MaximumPacketSize(60)]);
+    let packet = Connect { will: Some(will("w", b"gone")), properties, ..connect(Version::V5, "alice") };
+    let alice = bench.connect_with(&packet).0;
+    bench.subscribe_all(alice, &[("a", SubscriptionOptions::new(Q0)); 80]);
+    assert!(!bench.closed(alice));
+    commit(&mut bench);
+    assert!(bench.closed(alice), "SUBACK is larger than what it accepts");
+    assert_eq!(bench.messages(bob), ["w: gone"]);
+}

@@ -2,7 +2,7 @@
 
 use crate::commands::Inbox;
 use crate::links::Links;
-use crate::{Clock, Driver, Handle, ListenUrl, Responder, Transport};
+use crate::{Clock, Driver, Handle, ListenUrl, Recorder, Responder, Transport};
 use culex_core::{Broker, Config, Notice, Query, Seed, Stack};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -36,6 +36,7 @@ struct Options {
     on_ask: OnAsk,
     on_notice: OnNotice,
     shutdown: Duration,
+    recorder: Option<Recorder>,
 }
 
 impl<A: Adapter> Builder<A> {
@@ -81,6 +82,13 @@ impl<A: Adapter> Builder<A> {
         self
     }
 
+    /// Records what happens to the machine, from its first input on. Without it nothing is recorded, and that costs
+    /// nothing. Give each broker a recorder of its own.
+    pub fn record(mut self, recorder: Recorder) -> Self {
+        self.options.recorder = Some(recorder);
+        self
+    }
+
     /// How long a shutdown waits for clients to close, in milliseconds.
     pub fn shutdown_ms(mut self, milliseconds: u64) -> Self {
         self.options.shutdown = Duration::from_millis(milliseconds);
@@ -118,6 +126,7 @@ impl<A: Adapter> Default for Builder<A> {
             on_ask: Box::new(|_, responder| drop(responder)),
             on_notice: Box::new(drop),
             shutdown: Duration::from_millis(Self::SHUTDOWN_MS),
+            recorder: None,
         };
         Self { listen: Vec::new(), options, adapter: PhantomData }
     }
@@ -159,7 +168,7 @@ impl Prepared {
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
         let links = Links::new(self.transports);
-        let driver = Driver::new(
+        let mut driver = Driver::new(
             broker,
             links,
             clock,
@@ -168,6 +177,7 @@ impl Prepared {
             options.on_notice,
             options.shutdown,
         );
+        driver.record(options.recorder);
         (driver, self.listeners)
     }
 }

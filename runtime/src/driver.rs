@@ -3,9 +3,11 @@
 use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
 use crate::links::{Links, write_once};
-use crate::{Clock, Responder};
+use crate::recorder::{Tape, digest_of};
+use crate::{Clock, Recorder, Responder};
 use culex_core::{
-    Action, Broker, Close, ConnectionId, Disconnect, Forward, Mono, Now, Origin, Peer, Refused, SessionId,
+    Action, Broker, Close, ConnectionId, Disconnect, Forward, Input, Mono, Now, Origin, Peer, Refused,
+    SessionId,
 };
 use culex_link::Progress;
 use std::collections::HashMap;
@@ -35,6 +37,10 @@ pub struct Driver {
     to_publish: usize,
     /// Since a shutdown: when to stop in any case.
     stop_at: Option<Mono>,
+    /// Notes everything that the machine is given and gives; nearly always nobody wants that.
+    tape: Option<Box<Tape>>,
+    /// Bytes that are being digested for the tape.
+    scratch: Vec<u8>,
 }
 
 /// What the machine wants done to a socket.
@@ -98,6 +104,20 @@ impl Driver {
             shutdown,
             to_publish: 0,
             stop_at: None,
+            tape: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn record(&mut self, recorder: Option<Recorder>) {
+        self.tape = recorder.map(|recorder| Box::new(Tape::new(recorder)));
+    }
+
+    /// Notes an input before the machine sees it: it may be the one that makes it panic.
+    #[inline]
+    fn note(&mut self, now: Option<Now>, input: impl FnOnce() -> Input) {
+        if let Some(tape) = &mut self.tape {
+            tape.input(&self.broker, now, &input());
         }
     }
 
@@ -113,6 +133,7 @@ impl Driver {
     /// The machine does not want it: close it without a word.
     pub fn accept(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
         let now = self.now();
+        self.note(Some(now), || Input::Accept(peer.clone()));
         let listener = peer.listener;
         let id = self.broker.accept(now, peer)?;
         self.links.accept(id, listener);
@@ -126,6 +147,7 @@ impl Driver {
         if self.links.has(id) {
             return self.receive_by_link(now, id, bytes);
         }
+        self.note(Some(now), || Input::Receive { id, bytes: bytes.to_vec().into() });
         self.broker.receive(now, id, bytes);
     }
 
@@ -133,11 +155,18 @@ impl Driver {
     fn receive_by_link(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         let (plain, progress) = self.links.receive(id, bytes);
         if !plain.is_empty() {
+            if let Some(tape) = &mut self.tape {
+                let bytes = plain.to_vec().into();
+                tape.input(&self.broker, Some(now), &Input::Receive { id, bytes });
+            }
             self.broker.receive(now, id, plain);
         }
         match progress {
             Progress::Open => {}
-            Progress::Violated(violation) => self.broker.violated(now, id, violation),
+            Progress::Violated(violation) => {
+                self.note(Some(now), || Input::Violated { id, violation });
+                self.broker.violated(now, id, violation);
+            }
             // As with the end of a TCP stream, the machine first takes all that came before it.
             Progress::Closed if self.broker.read_credit(id) > 0 => self.links.leave(id),
             Progress::Closed => {}
@@ -147,6 +176,7 @@ impl Driver {
     /// A full socket has room again.
     pub fn writable(&mut self, id: ConnectionId) {
         self.links.writable(id);
+        self.note(None, || Input::Writable(id));
         self.broker.writable(id);
     }
 
@@ -155,6 +185,7 @@ impl Driver {
         let now = self.now();
         let said_goodbye = self.links.remove(id);
         let cause = if said_goodbye && cause == Disconnect::Closed { Disconnect::Eof } else { cause };
+        self.note(Some(now), || Input::Disconnected { id, cause });
         self.broker.disconnected(now, id, cause);
     }
 
@@ -180,9 +211,11 @@ impl Driver {
         self.publish(now);
         if self.inbox.0.take_shutdown() && self.stop_at.is_none() {
             self.stop_at = Some(now.mono + self.shutdown);
+            self.note(Some(now), || Input::Shutdown);
             self.broker.shutdown(now);
         }
         if self.broker.deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.note(Some(now), || Input::Tick);
             self.broker.tick(now);
         }
     }
@@ -202,6 +235,9 @@ impl Driver {
                 }
                 return None;
             };
+            if let Some(tape) = &mut self.tape {
+                tape.taken(&action);
+            }
             match action {
                 Action::Close { id, how: Close::Finish } if self.links.finish(id) => {}
                 Action::Credit { id } if self.links.has_left(id) => self.links.leave(id),
@@ -231,15 +267,21 @@ impl Driver {
             if let Some(id) = self.links.poll_dirty() {
                 return Some((id, self.links.write(id, &[], &mut write)));
             }
-            let transmit = self.broker.poll_transmit()?;
+            let Some(transmit) = self.broker.poll_transmit() else {
+                if let Some(tape) = &mut self.tape {
+                    tape.drained();
+                }
+                return None;
+            };
             let id = transmit.id();
-            if self.links.is_full(id) {
-                // The machine waits for `writable` as well.
-                transmit.written(0);
-                continue;
-            }
+            // The machine waits for `writable` of a link that is full as well.
+            let full = self.links.is_full(id);
             let linked = self.links.has(id);
-            let mut room = if linked { LINK_WRITE_BYTES } else { usize::MAX };
+            let mut room = match (full, linked) {
+                (true, _) => 0,
+                (false, true) => LINK_WRITE_BYTES,
+                (false, false) => usize::MAX,
+            };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (mut used, mut offered) = (0, 0);
             for (slice, chunk) in slices.iter_mut().zip(transmit.chunks()) {
@@ -253,14 +295,22 @@ impl Driver {
                 used += 1;
             }
             let (count, written) = match linked {
+                _ if full => (0, Written::Full),
                 // What the link takes is written, for the machine: the link keeps what the socket does not take.
                 true => (offered, self.links.write(id, &slices[..used], &mut write)),
                 false => write_once(offered, || write(id, &slices[..used])),
             };
+            if let Some(tape) = &mut self.tape {
+                tape.written(id, count, digest_of(transmit.chunks(), count, &mut self.scratch));
+            }
             let more = count < transmit.len();
             transmit.written(count);
+            if full {
+                continue;
+            }
             if more && (linked || written == Written::All) {
                 // There is more than one write can take: the socket is not full.
+                self.note(None, || Input::Writable(id));
                 self.broker.writable(id);
             }
             return Some((id, written));
@@ -292,21 +342,30 @@ impl Driver {
     fn control(&mut self, now: Now) {
         for command in self.inbox.0.take_control() {
             match command {
-                Control::Subscribe { key, filter, subscriber } => match self.broker.subscribe(now, &filter) {
-                    Ok(session) => {
-                        self.subscribers.insert(session, subscriber);
-                        self.subscriptions.insert(key, session);
+                Control::Subscribe { key, filter, subscriber } => {
+                    self.note(Some(now), || Input::Subscribe(filter.clone()));
+                    match self.broker.subscribe(now, &filter) {
+                        Ok(session) => {
+                            self.subscribers.insert(session, subscriber);
+                            self.subscriptions.insert(key, session);
+                        }
+                        // The subscription ends at once because its sender is dropped.
+                        Err(misuse) => {
+                            tracing::warn!(%filter, %misuse, "the program's subscription was refused");
+                        }
                     }
-                    // The subscription ends at once because its sender is dropped.
-                    Err(misuse) => tracing::warn!(%filter, %misuse, "the program's subscription was refused"),
-                },
+                }
                 Control::Unsubscribe { key } => {
                     if let Some(session) = self.subscriptions.remove(&key) {
                         self.subscribers.remove(&session);
+                        self.note(Some(now), || Input::Unsubscribe(session));
                         self.broker.unsubscribe(now, session);
                     }
                 }
-                Control::Complete { ticket, answer } => self.broker.complete(now, ticket, answer),
+                Control::Complete { ticket, answer } => {
+                    self.note(Some(now), || Input::Complete { ticket, answer: answer.clone() });
+                    self.broker.complete(now, ticket, answer);
+                }
             }
         }
     }
@@ -316,7 +375,9 @@ impl Driver {
         let before = self.to_publish;
         while self.to_publish > 0 {
             let Some(message) = self.inbox.0.take_published() else { break };
-            if let Err(message) = self.broker.publish(now, message, Origin::Program) {
+            let origin = Origin::Program;
+            self.note(Some(now), || Input::Publish { message: message.clone(), origin });
+            if let Err(message) = self.broker.publish(now, message, origin) {
                 self.inbox.0.hold(message);
                 break;
             }

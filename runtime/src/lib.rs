@@ -6,6 +6,7 @@
 //! | [`Handle`], [`Subscription`], [`Responder`] | how the program talks to a running broker, from any thread |
 //! | [`ListenUrl`], [`Transport`] | where to listen, and what carries MQTT |
 //! | [`Driver`] | the machine, its clock, the byte layers of its connections, and everything that needs no socket |
+//! | [`Recorder`], [`Recording`], [`Replay`] | the flight recorder: what happened to the machine, and doing it again |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
 //!
 //! Who embeds Culex takes `culex-tokio`, `culex-smol` or `culex-std` and does not need this crate by name.
@@ -19,6 +20,8 @@ mod driver;
 mod handle;
 mod links;
 mod listen;
+mod recorder;
+mod replay;
 mod shard;
 mod subscription;
 #[cfg(feature = "testing")]
@@ -31,5 +34,7 @@ pub use commands::Commands;
 pub use driver::{Driver, Effect, Turn, Written};
 pub use handle::{Handle, Rejected, Responder, SubscribeError};
 pub use listen::{ListenUrl, ListenUrlError, Transport};
+pub use recorder::Recorder;
+pub use replay::{BadRecording, Did, Difference, Recording, Replay, Step, Stuck};
 pub use shard::{Shard, Socket};
 pub use subscription::Subscription;

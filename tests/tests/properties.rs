@@ -10,7 +10,8 @@ use culex_core::middleware::{Permission, Wanted};
 use culex_core::packet::*;
 use culex_core::testing::{connect, disconnect, id, properties, publish, subscribe_filters, will};
 use culex_core::{
-    Answer, Broker, Close, Config, ConnectionId, Credentials, Mono, Now, Seed, Stack, Ticket, Violation, Wall,
+    Answer, Broker, Close, Config, ConnectionId, Credentials, LogSeq, Mono, Now, Seed, Stack, Ticket,
+    Violation, Wall,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,6 +42,10 @@ enum Step {
     Answer(bool, u8),
     /// Milliseconds pass.
     Pass(u16),
+    /// What was stored is durable, all but the newest so many records. Nothing, if the machine stores nothing.
+    Commit(u8),
+    /// What is not durable by now never will be.
+    CommitFails,
 }
 
 /// A packet, in the terms of the small pools above.
@@ -188,14 +193,26 @@ fn policy(_: &str, _: Option<&str>, wanted: Wanted<'_>) -> Permission {
     }
 }
 
-fn machine(now: Now) -> Broker {
+fn stack(durable: bool) -> Stack {
     let all = Notices { sessions: true, subscriptions: true, messages: true };
-    let stack = Stack::standard()
+    let stack = if durable { Stack::durable() } else { Stack::standard() };
+    let stack = stack
         .replace("Authentication", Authentication::new(Door))
         .and_then(|stack| stack.replace("Authorize", Authorize::new(policy)))
         .and_then(|stack| stack.replace("PacketEmitter", PacketEmitter::new(all)));
-    let config = Config { parked_max: 4, in_flight_max: 4, queue_messages_max: 8, ..Config::default() };
-    Broker::new(Arc::new(config), stack.unwrap(), Seed(42), now)
+    stack.unwrap()
+}
+
+fn limits() -> Config {
+    Config { parked_max: 4, in_flight_max: 4, queue_messages_max: 8, ..Config::default() }
+}
+
+fn machine(now: Now) -> Broker {
+    machine_with(limits(), false, now)
+}
+
+fn machine_with(config: Config, durable: bool, now: Now) -> Broker {
+    Broker::new(Arc::new(config), stack(durable), Seed(42), now)
 }
 
 /// How the bytes of one step are given to the machine.
@@ -214,6 +231,11 @@ struct World {
     /// The places of all connections there ever were.
     used: BTreeSet<u32>,
     asked: Vec<(Ticket, Query)>,
+    durable: bool,
+    /// The newest record that left, and how far it is known that they are durable.
+    stored: LogSeq,
+    committed: LogSeq,
+    store_failed: bool,
     /// Whom the machine does not read: it owes each of them a Credit or a Close.
     owed: Vec<ConnectionId>,
     /// What happened, and whether the actions were taken after it.
@@ -224,15 +246,23 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(limits(), false)
+    }
+
+    fn with(config: Config, durable: bool) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000) };
         Self {
-            broker: machine(now),
+            broker: machine_with(config, durable, now),
             now,
             places: [None; PLACES],
             versions: [Version::V311; PLACES],
             clogged: Vec::new(),
             used: BTreeSet::new(),
             asked: Vec::new(),
+            durable,
+            stored: LogSeq(0),
+            committed: LogSeq(0),
+            store_failed: false,
             owed: Vec::new(),
             inputs: Vec::new(),
             outputs: BTreeMap::new(),
@@ -255,6 +285,7 @@ impl World {
                 self.actions.push(format!("{action:?}"));
                 match action {
                     Action::Ask { ticket, query } => self.asked.push((ticket, *query)),
+                    Action::Store { seq, .. } => self.stored = seq,
                     Action::Forget { ticket } => self.asked.retain(|(asked, _)| *asked != ticket),
                     Action::Credit { id } | Action::Close { id, .. } => self.owed.retain(|owed| *owed != id),
                     _ => {}
@@ -371,15 +402,31 @@ impl World {
             }
             Step::Answer(newest, how) => self.answer(*newest, *how),
             Step::Pass(ms) => self.pass(u64::from(*ms)),
+            Step::Commit(but) => self.commit(u64::from(*but)),
+            Step::CommitFails => {
+                self.store_failed = self.durable;
+                if self.durable {
+                    self.apply(Input::CommitFailed(LogSeq(self.committed.0 + 1)));
+                }
+            }
         }
     }
 
-    /// Takes the sockets' blockages away and waits until all questions have timed out.
+    fn commit(&mut self, but: u64) {
+        let through = LogSeq(self.stored.0.saturating_sub(but));
+        if through > self.committed && !self.store_failed {
+            self.committed = through;
+            self.apply(Input::Committed(through));
+        }
+    }
+
+    /// Takes the sockets' blockages away and waits until all questions have timed out; then everything is durable.
     fn settle(&mut self) {
         for id in std::mem::take(&mut self.clogged) {
             self.apply(Input::Writable(id));
         }
         self.pass(20_000);
+        self.commit(0);
     }
 
     /// Ends all connections, then all sessions.
@@ -404,7 +451,10 @@ fn close(id: ConnectionId) -> Action {
 }
 
 fn play(steps: &[Step], split: Split<'_>) -> World {
-    let mut world = World::new();
+    play_in(World::new(), steps, split)
+}
+
+fn play_in(mut world: World, steps: &[Step], split: Split<'_>) -> World {
     steps.iter().for_each(|step| world.step(step, split));
     world
 }
@@ -470,6 +520,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (place(), any::<bool>()).prop_map(|(place, clogged)| Step::Clog(place, clogged)),
         8 => (any::<bool>(), any::<u8>()).prop_map(|(newest, how)| Step::Answer(newest, how)),
         2 => prop_oneof![1..50u16, 500..7_000u16].prop_map(Step::Pass),
+        6 => prop_oneof![60 => (0..6u8).prop_map(Step::Commit), 1 => Just(Step::CommitFails)],
     ]
 }
 
@@ -499,7 +550,15 @@ fn assert_same(split: &World, whole: &World) -> Result<(), TestCaseError> {
 
 /// Feeds recorded inputs to another machine; what it says must be what was said.
 fn replay(inputs: &[(Now, Input, bool)], first: Now) -> (Outputs, Vec<String>) {
-    let (mut broker, mut outputs, mut actions) = (machine(first), BTreeMap::new(), Vec::new());
+    let mut broker = machine(first);
+    let said = feed(&mut broker, inputs);
+    assert!(broker.poll_transmit().is_none());
+    said
+}
+
+/// The same for a machine in any state.
+fn feed(broker: &mut Broker, inputs: &[(Now, Input, bool)]) -> (Outputs, Vec<String>) {
+    let (mut outputs, mut actions) = (BTreeMap::new(), Vec::new());
     for (now, input, taken) in inputs {
         if let Input::Written { id, count } = input {
             let transmit = broker.poll_transmit().unwrap();
@@ -515,13 +574,114 @@ fn replay(inputs: &[(Now, Input, bool)], first: Now) -> (Outputs, Vec<String>) {
             actions.push(format!("{action:?}"));
         }
     }
-    assert!(broker.poll_transmit().is_none());
     outputs.retain(|_, output| !output.is_empty());
     (outputs, actions)
 }
 
+/// Limits that are met all the time.
+fn narrow() -> Config {
+    Config {
+        parked_max: 2,
+        in_flight_max: 1,
+        queue_messages_max: 2,
+        retained_messages_max: 3,
+        outbox_bytes_max: 100,
+        notices_max: 3,
+        actions_max: 2,
+        topic_alias_maximum: 1,
+        topic_alias_outbound_max: 1,
+        ..limits()
+    }
+}
+
+fn snapshot(broker: &Broker) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    broker.snapshot(&mut bytes);
+    bytes
+}
+
+/// A snapshot between any two inputs, whatever was not taken yet; then the same for both machines.
+fn assert_goes_on(world: &World, config: &Config, at: usize) -> Result<(), TestCaseError> {
+    let (before, after) = world.inputs.split_at(at);
+    let mut broker = machine_with(config.clone(), world.durable, World::new().now);
+    feed(&mut broker, before);
+    let bytes = snapshot(&broker);
+    let mut copy = Broker::from_snapshot(None, stack(world.durable), &bytes).unwrap();
+    prop_assert_eq!(copy.config(), config);
+    prop_assert_eq!(copy.records(), broker.records());
+    prop_assert!(snapshot(&copy) == bytes, "not the same state");
+    prop_assert_eq!(copy.deadline(), broker.deadline());
+    prop_assert_eq!(copy.stats(), broker.stats());
+    prop_assert_eq!(feed(&mut copy, after), feed(&mut broker, after));
+    prop_assert_eq!(copy.deadline(), broker.deadline());
+    prop_assert!(snapshot(&copy) == snapshot(&broker), "not the same state in the end");
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn a_restored_snapshot_goes_on_as_the_machine_does(
+        steps in session(),
+        cuts in vec(1..100usize, 1..20),
+        at in any::<prop::sample::Index>(),
+        tight in any::<bool>(),
+        durable in any::<bool>(),
+        ended in any::<bool>(),
+    ) {
+        let config = if tight { narrow() } else { limits() };
+        let mut cuts = cuts.iter().cycle();
+        let mut world = play_in(World::with(config.clone(), durable), &steps, &mut |_| *cuts.next().unwrap());
+        if ended {
+            world.end();
+        }
+        assert_goes_on(&world, &config, at.index(world.inputs.len() + 1))?;
+    }
+
+    #[test]
+    fn no_bytes_make_reading_a_snapshot_panic(
+        steps in session(),
+        at in any::<prop::sample::Index>(),
+        forged in vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..6),
+        tight in any::<bool>(),
+        durable in any::<bool>(),
+    ) {
+        let config = if tight { narrow() } else { limits() };
+        let world = play_in(World::with(config.clone(), durable), &steps, &mut |all| all);
+        let (before, after) = world.inputs.split_at(at.index(world.inputs.len() + 1));
+        let mut broker = machine_with(config, durable, World::new().now);
+        feed(&mut broker, before);
+        let whole = snapshot(&broker);
+        let mut bytes = whole.clone();
+        for (place, value, how) in forged {
+            let place = place.index(bytes.len() - 8);
+            match how {
+                0 => bytes[place] = value,
+                1 => bytes[place] = bytes[place].wrapping_add(1),
+                2 => bytes[place] ^= 1 << (value % 8),
+                _ => drop(bytes.remove(place)),
+            }
+        }
+        if bytes != whole {
+            prop_assert!(Broker::from_snapshot(None, stack(durable), &bytes).is_err());
+        }
+        // Somebody who knows how makes it look whole.
+        let end = bytes.len() - 8;
+        let digest = culex_core::saved::digest(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&digest);
+        if let Ok(mut broker) = Broker::from_snapshot(None, stack(durable), &bytes) {
+            for (now, input, _) in after {
+                broker.apply(*now, input.clone());
+                while broker.poll_action().is_some() {}
+                while let Some(transmit) = broker.poll_transmit() {
+                    let length = transmit.len();
+                    transmit.written(length);
+                }
+            }
+            let _ = snapshot(&broker);
+        }
+    }
 
     #[test]
     fn splitting_bytes_changes_nothing(steps in session(), cuts in vec(1..40usize, 1..20)) {

@@ -4,7 +4,9 @@ use crate::broker::{Answer, Origin, ShardMessage};
 use crate::error::Violation;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
 use crate::message::Message;
+use crate::saved::{Malformed, Reader, Saved, Writer};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
 
@@ -79,6 +81,23 @@ pub enum Input {
     Unsubscribe(SessionId),
     /// Say goodbye to every client.
     Shutdown,
+}
+
+impl Input {
+    /// Appends it, for [`decode`](Self::decode) of the same version of the program.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.save(&mut Writer::new(out));
+    }
+
+    /// Reads an input from the start of some bytes, and says what comes behind it. Nothing about the bytes is relied on.
+    ///
+    /// # Errors
+    /// They do not begin with an input.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
+        let mut from = Reader::new(bytes);
+        let input = Self::load(&mut from)?;
+        Ok((input, from.rest()))
+    }
 }
 
 /// Where a connection comes from.

@@ -4,6 +4,7 @@ mod action;
 mod close;
 mod cx;
 mod input;
+mod inspect;
 mod journal;
 mod park;
 mod publish_image;
@@ -11,9 +12,11 @@ mod query;
 mod receive;
 mod record;
 mod restore;
+mod snapshot;
 mod state;
 mod stats;
 mod timers;
+mod trace;
 mod transmit;
 mod work;
 
@@ -23,14 +26,17 @@ pub use action::{
 };
 pub use cx::Cx;
 pub use input::{Disconnect, Input, Peer, Refused};
+pub use inspect::{Attached, Flight, Inspection, Stage, Subscribed};
 pub(crate) use journal::ToSession;
 pub(crate) use park::Parked;
 pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
 pub use query::{Access, Answer, Credentials, Notice, Origin, Query, ShardMessage};
 pub use record::{BadRecord, Effect, Recipient, Record, Relayed, Settled};
 pub use restore::{RestoreError, Restored};
+pub use snapshot::BadSnapshot;
 pub use stats::Stats;
 pub use timers::{Owner, TimerId};
+pub use trace::{Fate, Traced};
 pub use transmit::Transmit;
 
 use crate::config::Config;

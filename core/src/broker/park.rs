@@ -5,6 +5,7 @@ use crate::connection::Phase;
 use crate::id::{ConnectionId, Ticket};
 use crate::middleware::Flow;
 use crate::packet::{Frame, Framed, Packet, PacketType, ReasonCode, frame};
+use crate::saved::saved;
 use crate::time::{Now, Wall};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -38,6 +39,11 @@ enum Verdict {
     Client,
     /// It will not go on.
     Stop(Flow),
+}
+
+saved! {
+    struct Parked { bytes, ticket, resume, barrier, arrived, verdict, refused }
+    enum Verdict { 0 Ready, 1 Asked, 2 Client, 3 Stop(flow), }
 }
 
 impl fmt::Debug for Parked {

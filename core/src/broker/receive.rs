@@ -1,6 +1,6 @@
 //! From bytes to packets to the chain. Splitting the bytes anywhere changes nothing.
 
-use super::{Action, Broker, Cx, Parked, Reply};
+use super::{Action, Broker, Cx, Parked, Reply, Traced};
 use crate::connection::Phase;
 use crate::error::Violation;
 use crate::id::ConnectionId;
@@ -324,6 +324,10 @@ impl Broker {
         match packet {
             Packet::Connect(_) => return self.refuse_connect(id, reason),
             Packet::Publish(publish) => {
+                if let Some(trace) = &mut self.state.trace {
+                    let topic = (*publish.topic).into();
+                    trace.push_back(Traced::Refused { from: id, topic, reason });
+                }
                 // 3.x has no negative acknowledgement: it is acknowledged and dropped [MQTT-3.3.5-2 of 3.1.1].
                 let reason = if old { ReasonCode::Success } else { reason };
                 match (publish.qos, publish.packet_id) {

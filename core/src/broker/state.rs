@@ -1,13 +1,14 @@
 //! All state of a machine that does not belong to one middleware.
 
 use crate::broker::timers::{Owner, TimerId, Timers};
-use crate::broker::{Action, Notice, Parked, Receiver, Stats};
+use crate::broker::{Action, Notice, Parked, Receiver, Stats, Traced};
 use crate::config::Config;
 use crate::connection::{Connection, Phase};
 use crate::hash::{Random, Seed};
 use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
 use crate::message::Message;
 use crate::packet::{Packet, PacketId, PropertiesBuf, Property, ReasonCode};
+use crate::saved::saved;
 use crate::session::Session;
 use crate::time::{Now, Wall};
 use alloc::boxed::Box;
@@ -22,6 +23,8 @@ pub(crate) struct Question {
     pub(crate) part: u8,
     pub(crate) timer: TimerId,
 }
+
+saved! { struct Question { connection, part, timer } }
 
 pub(crate) struct State {
     pub(crate) config: Arc<Config>,
@@ -87,6 +90,8 @@ pub(crate) struct State {
     pub(crate) unknown: Option<Box<str>>,
     /// Connections the adapter reported as gone whose last packets still wait for an answer.
     pub(crate) departed: usize,
+    /// What happens to messages, while somebody wants to know.
+    pub(crate) trace: Option<VecDeque<Traced>>,
 }
 
 /// The part number of the machine itself among the timers.
@@ -142,6 +147,7 @@ impl State {
             relay_record: None,
             unknown: None,
             departed: 0,
+            trace: None,
         }
     }
 

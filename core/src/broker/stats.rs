@@ -1,5 +1,7 @@
 //! Counters of one machine.
 
+use crate::saved::{Malformed, Reader, Saved, Writer};
+
 macro_rules! stats {
     ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
         /// What happened since the start. All counters only grow.
@@ -9,12 +11,32 @@ macro_rules! stats {
         }
 
         impl Stats {
+            fn counters(&mut self) -> impl Iterator<Item = &mut u64> {
+                [$(&mut self.$name,)*].into_iter()
+            }
+
             /// Every counter by name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
         }
     };
+}
+
+impl Saved for Stats {
+    fn save(&self, to: &mut Writer<'_>) {
+        self.iter().for_each(|(_, count)| to.number(count));
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut stats = Self::default();
+        for counter in stats.counters() {
+            *counter = from.number()?;
+            // They only grow.
+            from.expect(*counter < u64::MAX / 2)?;
+        }
+        Ok(stats)
+    }
 }
 
 stats! {

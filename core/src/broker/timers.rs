@@ -3,7 +3,8 @@
 //! A heap, not a wheel: keep alives are re-armed lazily, so at a million connections with a keep alive of 60 s it sees
 //! about 11,000 operations a second, and the exact next deadline costs nothing.
 
-use crate::id::{ConnectionId, SessionId, Ticket};
+use crate::id::{ConnectionId, SessionId, Ticket, load_free};
+use crate::saved::{Malformed, Reader, Saved, Writer};
 use crate::time::Mono;
 use alloc::vec::Vec;
 
@@ -32,6 +33,24 @@ struct Slot {
     position: u32,
     part: u8,
     owner: Owner,
+}
+
+impl TimerId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Whoever reads one holds it.
+impl Saved for TimerId {
+    fn save(&self, to: &mut Writer<'_>) {
+        self.0.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let timer = Self(u32::load(from)?);
+        from.claim(timer)
+    }
 }
 
 /// All armed timers of a machine.
@@ -94,6 +113,16 @@ impl Timers {
         }
     }
 
+    /// What is armed, by [`TimerId::index`].
+    pub(crate) fn armed(&self) -> Vec<Option<(u8, Owner)>> {
+        let armed = |index: usize| {
+            let slot = self.slots.get(index)?;
+            (self.heap.get(slot.position as usize) == Some(&(index as u32)))
+                .then_some((slot.part, slot.owner))
+        };
+        (0..self.slots.len()).map(armed).collect()
+    }
+
     fn key(&self, position: usize) -> (Mono, u64) {
         let slot = &self.slots[self.heap[position] as usize];
         (slot.at, slot.order)
@@ -131,6 +160,51 @@ impl Timers {
             self.swap(least, position);
             position = least;
         }
+    }
+}
+
+/// A timer as it is saved: when, breaking ties, for which part, what it belongs to.
+type Armed = ((Mono, u64), (u8, Owner));
+
+/// The slots, for their numbers are known outside. How the heap lies is nobody's business.
+impl Saved for Timers {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { heap, slots, free, armed } = self;
+        to.number(slots.len() as u64);
+        for (index, Slot { at, order, position, part, owner }) in slots.iter().enumerate() {
+            let is_armed = heap.get(*position as usize) == Some(&(index as u32));
+            is_armed.then_some(((*at, *order), (*part, *owner))).save(to);
+        }
+        free.save(to);
+        armed.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let saved = Vec::<Option<Armed>>::load(from)?;
+        let free = load_free(from, saved.iter().map(Option::is_none))?;
+        let armed = u64::load(from)?;
+        from.expect(armed < u64::MAX / 2)?;
+        let mut heap: Vec<u32> =
+            (0..saved.len() as u32).filter(|&slot| saved[slot as usize].is_some()).collect();
+        // What is sorted is a heap.
+        heap.sort_unstable_by_key(|&slot| saved[slot as usize].map(|(key, _)| key));
+        let unused = || ((Mono(0), 0), (0, Owner::Part));
+        let mut slots: Vec<Slot> = saved
+            .iter()
+            .map(|armed| {
+                let ((at, order), (part, owner)) = armed.unwrap_or_else(unused);
+                // The place of a free slot is none: it must not be taken for an armed one.
+                Slot { at, order, position: u32::MAX, part, owner }
+            })
+            .collect();
+        for (position, &slot) in heap.iter().enumerate() {
+            slots[slot as usize].position = position as u32;
+        }
+        let known = |slot: &Slot| slot.part == super::state::MACHINE || slot.part < from.parts;
+        from.expect(slots.iter().all(known))?;
+        let timers = Self { heap, slots, free, armed };
+        from.armed = timers.armed();
+        Ok(timers)
     }
 }
 

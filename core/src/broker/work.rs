@@ -287,14 +287,17 @@ impl Broker {
             return;
         }
         if let Action::Reply(reply) = action {
-            return self.release(reply.to, order, Some(reply));
+            self.release(reply.to, order, Some(reply));
+        } else {
+            self.state.opening = matches!(action, Action::Relay(Relay { ack: Some(_), .. })).then_some(order);
+            self.state.work.push(action);
+            self.run(None);
+            if let (Some(order), Some(from)) = (self.state.opening.take(), from) {
+                self.release(from, order, None);
+            }
         }
-        self.state.opening = matches!(action, Action::Relay(Relay { ack: Some(_), .. })).then_some(order);
-        self.state.work.push(action);
+        // What is released may be more than its client accepts, which ends the connection.
         self.run(None);
-        if let (Some(order), Some(from)) = (self.state.opening.take(), from) {
-            self.release(from, order, None);
-        }
     }
 
     /// A peer broke a rule: it is told, counted and disconnected [MQTT-4.13.1-1].

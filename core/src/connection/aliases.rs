@@ -2,6 +2,8 @@
 
 use crate::error::Violation;
 use crate::packet::ReasonCode;
+use crate::saved::{Malformed, Reader, Saved, Writer};
+use crate::topic::is_topic_name;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -35,6 +37,19 @@ impl Aliases {
             // An alias that was never set.
             _ => Err(Violation::protocol("MQTT-3.3.2.3.4")),
         }
+    }
+}
+
+impl Saved for Aliases {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self(topics) = self;
+        topics.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let topics = Vec::<Box<str>>::load(from)?;
+        from.expect(topics.iter().all(|topic| topic.is_empty() || is_topic_name(topic)))?;
+        Ok(Self(topics))
     }
 }
 

@@ -12,6 +12,7 @@ pub use phase::{Phase, Verdict, verdict};
 use crate::broker::{Disconnect, Parked, Peer, Reply};
 use crate::id::{LogSeq, SessionId};
 use crate::packet::{ReasonCode, Version};
+use crate::saved::saved;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -75,6 +76,15 @@ pub struct Connection {
     // Most connections never have one, and an idle connection should cost a pointer.
     #[allow(clippy::box_collection)]
     pub(crate) parked: Option<Box<VecDeque<Parked>>>,
+}
+
+saved! {
+    struct Connection {
+        peer, phase, version, session, user_name, packet_size_max, receive_maximum, topic_alias_maximum,
+        keep_alive_s, keep_alive_lowered, problem_information, farewell, authentication_data,
+        response_information, wants_room, clean_reason, departed, dirty, blocked, stalled, gated, stored, waiting,
+        inbox, aliases, outbox, parked
+    }
 }
 
 impl fmt::Debug for Connection {

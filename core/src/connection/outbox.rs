@@ -1,6 +1,7 @@
 //! What waits to be written to one connection. Small packets are copied into one buffer; large payloads are shared.
 
 use crate::message::Message;
+use crate::saved::{Malformed, Reader, Saved, Writer};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -135,6 +136,53 @@ impl Outbox {
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
         let len = self.len;
         self.written(pool, len);
+    }
+}
+
+/// What was written of the first segment is left out.
+impl Saved for Outbox {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { sealed, tail, head, len: _ } = self;
+        let mut written = *head;
+        to.number(sealed.as_ref().map_or(0, |segments| segments.len() as u64));
+        for segment in sealed.iter().flat_map(|segments| segments.iter()) {
+            match segment {
+                Segment::Copied(bytes) => {
+                    to.byte(0);
+                    to.bytes(&bytes[written..]);
+                }
+                Segment::Shared(message) => {
+                    to.byte(1);
+                    to.number(written as u64);
+                    message.save(to);
+                }
+            }
+            written = 0;
+        }
+        to.bytes(&tail[written..]);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (mut segments, mut head, mut len) = (VecDeque::new(), 0, 0usize);
+        for first in (0..from.count()?).map(|index| index == 0) {
+            let segment = if bool::load(from)? {
+                let written = usize::load(from)?;
+                let message = Message::load(from)?;
+                // Only the first can be begun, none be at its end.
+                from.expect(written < message.payload().len() && (first || written == 0))?;
+                head += written;
+                Segment::Shared(message)
+            } else {
+                Segment::Copied(from.bytes()?.to_vec())
+            };
+            let length = segment.bytes().len();
+            from.expect(length > 0)?;
+            len += length;
+            segments.push_back(segment);
+        }
+        let tail = from.bytes()?.to_vec();
+        let sealed = (!segments.is_empty()).then(|| Box::new(segments));
+        Ok(Self { sealed, len: len - head + tail.len(), tail, head })
     }
 }
 

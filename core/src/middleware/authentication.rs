@@ -6,6 +6,7 @@ use crate::connection::Phase;
 use crate::error::Violation;
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Auth, Connect, Packet, PropertiesBuf, Property, ReasonCode};
+use crate::saved::saved_part;
 use alloc::boxed::Box;
 use bytes::Bytes;
 use core::fmt;
@@ -89,6 +90,8 @@ impl Middleware for Authentication {
     fn name(&self) -> &'static str {
         "Authentication"
     }
+
+    saved_part! { methods; policy }
 
     fn wants(&self) -> Hooks {
         Hooks::CONNECT | Hooks::AUTH | Hooks::CLOSED

@@ -4,6 +4,7 @@ use super::{Flow, Hooks, Middleware};
 use crate::broker::{Access, Answer, Cx, Query};
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Connect, Packet, Publish, QoS, ReasonCode, Subscribe};
+use crate::saved::{saved, saved_part};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::fmt;
@@ -84,6 +85,8 @@ struct Allowed {
     retain: bool,
 }
 
+saved! { struct Allowed { topic, qos, retain } }
+
 impl fmt::Debug for Authorize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authorize").field("policy", &self.policy.is_some()).finish_non_exhaustive()
@@ -124,6 +127,8 @@ impl Middleware for Authorize {
     fn name(&self) -> &'static str {
         "Authorize"
     }
+
+    saved_part! { allowed; policy }
 
     fn wants(&self) -> Hooks {
         self.policy.as_ref().map_or(Hooks::NONE, |policy| policy.wants() | Hooks::CLOSED)

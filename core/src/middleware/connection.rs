@@ -6,6 +6,7 @@ use crate::connection::{Phase, Verdict, verdict};
 use crate::error::Violation;
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Connect, Disconnect, PacketType, ReasonCode, Version};
+use crate::saved::saved_part;
 
 /// The phases of a connection: the first packet is CONNECT, there is only one, and it comes in time.
 ///
@@ -29,6 +30,8 @@ impl Middleware for Connection {
     fn name(&self) -> &'static str {
         "Connection"
     }
+
+    saved_part! { timeouts; }
 
     fn wants(&self) -> Hooks {
         Hooks::ACCEPT

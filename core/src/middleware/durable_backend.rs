@@ -1,8 +1,9 @@
 //! The middleware `DurableBackend`.
 
 use super::{Flow, Hooks, MemoryBackend, Middleware};
-use crate::broker::{Action, Cx, Owner, Record};
+use crate::broker::{Action, Cx, Inspection, Owner, Record};
 use crate::id::SessionId;
+use crate::saved::{Malformed, Reader, Writer};
 
 /// The durable twin of [`MemoryBackend`]: the same working set in memory, and everything that must survive leaves as a
 /// record besides.
@@ -35,6 +36,18 @@ impl Middleware for DurableBackend {
 
     fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {
         self.0.timer(cx, owner);
+    }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        self.0.inspect(session, found);
+    }
+
+    fn save(&self, to: &mut Writer<'_>) {
+        self.0.save(to);
+    }
+
+    fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        self.0.load(cx, from)
     }
 
     fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {

@@ -7,6 +7,7 @@ use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::Message;
 use crate::packet::{Ack, PacketId, PacketType, Publish, QoS, ReasonCode, Version};
+use crate::saved::saved_part;
 use crate::topic::is_topic_name;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -28,6 +29,8 @@ impl Middleware for InboundManager {
     fn name(&self) -> &'static str {
         "InboundManager"
     }
+
+    saved_part! { owed; }
 
     fn wants(&self) -> Hooks {
         Hooks::PUBLISH

@@ -4,6 +4,7 @@ use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Owner, TimerId};
 use crate::id::{ConnectionId, Table};
 use crate::packet::{Connect, Packet, PacketType, ReasonCode, Version};
+use crate::saved::{saved, saved_part};
 use crate::time::Mono;
 
 /// Keep alive: answers PINGREQ, and ends connections that were silent for too long.
@@ -24,10 +25,14 @@ struct Alive {
     timer: Option<TimerId>,
 }
 
+saved! { struct Alive { heard, patience_ms, timer } }
+
 impl Middleware for KeepAlive {
     fn name(&self) -> &'static str {
         "KeepAlive"
     }
+
+    saved_part! { alive; }
 
     fn wants(&self) -> Hooks {
         Hooks::CONNECT | Hooks::PACKET | Hooks::PINGREQ | Hooks::SESSION_OPENED | Hooks::CLOSED

@@ -1,11 +1,12 @@
 //! The middleware `LastWill`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx, Owner, Record, Relay, Settled, TimerId};
+use crate::broker::{Action, Cx, Inspection, Owner, Record, Relay, Settled, TimerId};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Connect, PropertyId, QoS, ReasonCode, Version};
+use crate::saved::{saved, saved_part};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -33,9 +34,17 @@ struct Will {
     promised: bool,
 }
 
+saved! { struct Will { message, expiry_s, delay_s, promised } }
+
 impl Middleware for LastWill {
     fn name(&self) -> &'static str {
         "LastWill"
+    }
+
+    saved_part! { offered, wills, delayed; }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        found.will = self.wills.get(session).map(|will| will.message.clone());
     }
 
     fn wants(&self) -> Hooks {

@@ -2,17 +2,21 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Effect, Forward, Identifiers, Owner, Queued, Receiver, Record, Relay, Settled, Source,
-    SubscribeTopic, ToSession, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
+    Action, Cx, Effect, Fate, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Record, Relay,
+    Settled, Source, SubscribeTopic, Subscribed, ToSession, TopicSubscribed, TopicUnsubscribed, Traced,
+    UnsubscribeTopic, What,
 };
 use crate::config::Overflow;
 use crate::hash::Seed;
 use crate::id::{Id, SessionId, Table};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS, ReasonCode, SubscriptionOptions, Version};
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
+use crate::topic::filter::is_filter;
 use crate::topic::{Filter, Retained, SubscriptionIndex};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
@@ -55,6 +59,11 @@ struct Page {
     restored: bool,
 }
 
+saved! {
+    struct Queue { messages; bytes = VecDeque::iter(&messages).map(cost).sum() }
+    struct Page { filter, options, identifiers, after, restored }
+}
+
 impl Default for MemoryBackend {
     fn default() -> Self {
         Self {
@@ -73,6 +82,42 @@ impl Default for MemoryBackend {
 impl Middleware for MemoryBackend {
     fn name(&self) -> &'static str {
         "MemoryBackend"
+    }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        let subscribed = |(share, filter, options, identifier)| Subscribed {
+            filter: with_share(share, filter),
+            options,
+            identifier,
+        };
+        found.subscriptions = self.index.filters(session).map(subscribed).collect();
+        found.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        if let Some(queue) = self.queues.get(session) {
+            found.queue = queue.messages.iter().cloned().collect();
+            found.queue_bytes = queue.bytes;
+        }
+        let pages = self.pages.get(session).into_iter().flatten();
+        found.retained_pages = pages.map(|page| page.filter.clone()).collect();
+    }
+
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { index, retained, queues, pages, stamps: _, relay: _, sweep } = self;
+        index.save(to);
+        retained.save(to);
+        queues.save(to);
+        pages.save(to);
+        sweep.save(to);
+    }
+
+    fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        let session = |session| cx.session(session).is_some();
+        self.index = SubscriptionIndex::load(cx.seed(), from, session)?;
+        self.retained = Saved::load(from)?;
+        self.queues = Saved::load(from)?;
+        self.pages = Saved::load(from)?;
+        self.sweep = Saved::load(from)?;
+        let well_formed = |page: &Page| is_filter(&page.filter);
+        from.expect(self.pages.values().flatten().all(well_formed))
     }
 
     fn wants(&self) -> Hooks {
@@ -169,6 +214,7 @@ impl MemoryBackend {
         if publication.expired(cx.now().wall) {
             // While it waited for an answer or for the disk [MQTT-3.3.2-5].
             cx.stats().dropped_expired += 1;
+            cx.trace(|| Traced::Expired { topic: publication.topic.into(), publisher: relay.publisher });
             return cx.recycle(receivers);
         }
         // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
@@ -218,6 +264,13 @@ impl MemoryBackend {
             },
             |member| connected(member.session),
         );
+        cx.trace(|| Traced::Relayed {
+            topic: publication.topic.into(),
+            qos: publication.qos,
+            payload_bytes: publication.payload.len(),
+            publisher: relay.publisher,
+            receivers: receivers.iter().map(|receiver| receiver.session).collect(),
+        });
         if receivers.is_empty() {
             cx.recycle(receivers);
         } else {
@@ -395,9 +448,10 @@ impl MemoryBackend {
             match oldest {
                 Some(oldest) => {
                     queue.bytes -= cost(&oldest);
+                    cx.fate(session, oldest.message.topic(), Fate::Displaced);
                     dropped(cx, session, oldest.qos);
                 }
-                None => return,
+                None => return cx.fate(session, queued.message.topic(), Fate::QueueFull),
             }
         }
         cx.stats().queued += 1;
@@ -406,6 +460,8 @@ impl MemoryBackend {
             &queued.message,
             &ToSession { session, qos, retain, identifiers, packet_id: None },
         );
+        let length = queue.messages.len() as u32 + 1;
+        cx.fate(session, queued.message.topic(), Fate::Queued { length });
         queue.bytes += size;
         queue.messages.push_back(queued);
         note_length(cx, session, queue);
@@ -436,6 +492,7 @@ impl MemoryBackend {
             if queued.message.expired(wall) {
                 // [MQTT-3.3.2-5]
                 cx.stats().dropped_expired += 1;
+                cx.fate(session, queued.message.topic(), Fate::Expired);
                 dropped(cx, session, queued.qos);
                 continue;
             }
@@ -586,7 +643,7 @@ fn dropped(cx: &mut Cx<'_>, session: SessionId, qos: QoS) {
 /// A Topic Filter as its client sent it.
 fn with_share(share: Option<&str>, filter: &str) -> Box<str> {
     match share {
-        Some(share) => alloc::format!("$share/{share}/{filter}").into(),
+        Some(share) => format!("$share/{share}/{filter}").into(),
         None => filter.into(),
     }
 }

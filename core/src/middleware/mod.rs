@@ -33,12 +33,13 @@ pub use session_manager::SessionManager;
 pub use stack::{Stack, UnknownMiddleware};
 pub use subscription_manager::SubscriptionManager;
 
-use crate::broker::{Action, Answer, Cx, Owner, Peer, Record};
+use crate::broker::{Action, Answer, Cx, Inspection, Owner, Peer, Record};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId};
 use crate::packet::{
     Ack, Auth, Connect, Disconnect, Packet, PacketType, Publish, ReasonCode, Subscribe, Unsubscribe,
 };
+use crate::saved::{Malformed, Reader, Writer};
 use core::ops::BitOr;
 
 /// What a middleware did with what it saw.
@@ -343,6 +344,23 @@ pub trait Middleware: Send {
     /// Describes what this part owns of a stored session, or, without one, what belongs to no session: as records that
     /// [`Action::Restore`] makes the same state of. Equal states give equal records.
     fn records(&self, cx: &Cx<'_>, session: Option<SessionId>, each: &mut dyn FnMut(Record)) {}
+
+    /// Adds what this part knows of a session, and of the connection it is attached to, for
+    /// [`Broker::inspect`](crate::Broker::inspect).
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {}
+
+    /// Appends what this part keeps from one input to the next, for
+    /// [`Broker::snapshot`](crate::Broker::snapshot). Who keeps nothing writes nothing.
+    fn save(&self, to: &mut Writer<'_>) {}
+
+    /// Takes over what [`save`](Self::save) of a part like this one wrote, all of it. Called on a part that was just
+    /// installed. Nothing is emitted here: connections, sessions and timers are there already, as they were.
+    ///
+    /// # Errors
+    /// The bytes are not what `save` writes.
+    fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        Ok(())
+    }
 }
 
 /// The topic of a PUBLISH without making it a `String` when it need not be one.

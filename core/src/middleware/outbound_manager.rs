@@ -4,14 +4,15 @@ mod window;
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Delivery, Forward, Identifiers, Queued, Receiver, Record, Reply, Source, ToSession, What,
-    encode_publish, publish_len,
+    Action, Cx, Delivery, Fate, Forward, Identifiers, Inspection, Queued, Receiver, Record, Reply, Source,
+    ToSession, Traced, What, encode_publish, publish_len,
 };
 use crate::connection::{Connection, Phase};
 use crate::hash::HashMap;
 use crate::id::{ConnectionId, LogSeq, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
+use crate::saved::saved_part;
 use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -44,6 +45,12 @@ struct Image {
 impl Middleware for OutboundManager {
     fn name(&self) -> &'static str {
         "OutboundManager"
+    }
+
+    saved_part! { windows, aliases; image; PURPOSE }
+
+    fn inspect(&self, session: SessionId, found: &mut Inspection) {
+        found.in_flight = self.windows.get(session).map(|window| window.inspect()).unwrap_or_default();
     }
 
     fn wants(&self) -> Hooks {
@@ -153,6 +160,7 @@ impl OutboundManager {
                         self.send(cx, id, &publication, &forward.what, &receiver, None, many);
                     } else {
                         cx.stats().dropped_slow += 1;
+                        cx.fate(receiver.session, publication.topic, Fate::Slow);
                     }
                 }
                 (None, QoS::AtMostOnce) => {
@@ -160,6 +168,7 @@ impl OutboundManager {
                         queue(cx, &forward.what, receiver);
                     } else {
                         cx.stats().dropped_offline += 1;
+                        cx.fate(receiver.session, publication.topic, Fate::Offline);
                     }
                 }
                 (Some((id, _)), _) => {
@@ -184,7 +193,7 @@ impl OutboundManager {
                 (None, _) if opening || session.expiry > 0 || receiver.source != Source::Relay => {
                     queue(cx, &forward.what, receiver);
                 }
-                (None, _) => {}
+                (None, _) => cx.fate(receiver.session, publication.topic, Fate::Ending),
             }
         }
         cx.recycle(receivers);
@@ -209,6 +218,7 @@ impl OutboundManager {
         let session = receiver.session;
         if !fits(cx, id, publication, &receiver, packet_id) {
             cx.stats().dropped_too_large += 1;
+            cx.fate(session, publication.topic, Fate::TooLarge);
             if receiver.source == Source::Queue {
                 cx.journal(session, |client_id| Record::Dropped { client_id });
             }
@@ -220,6 +230,7 @@ impl OutboundManager {
         match seq {
             Some(seq) if receiver.qos == QoS::ExactlyOnce && !cx.is_committed(seq) => {
                 flight.progress = Progress::Gated;
+                cx.fate(session, publication.topic, Fate::Gated { packet_id });
                 cx.when_committed(seq, session, Action::Deliver { session, packet_id });
             }
             _ => drop(self.send(cx, id, publication, what, &receiver, Some(packet_id), false)),
@@ -302,6 +313,7 @@ impl OutboundManager {
         let limited = connection.packet_size_max < u32::MAX;
         if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
             cx.stats().dropped_too_large += 1;
+            cx.fate(receiver.session, publication.topic, Fate::TooLarge);
             return false;
         }
         cx.state.stats.publishes_sent += 1;
@@ -337,6 +349,8 @@ impl OutboundManager {
                 out.extend_from_slice(publication.payload);
             });
         }
+        let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
+        cx.fate(receiver.session, publication.topic, sent);
         true
     }
 
@@ -363,6 +377,7 @@ impl OutboundManager {
         let done = self.windows.get_mut(session).is_some_and(|window| window.remove(id, qos, was));
         if done {
             cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
+            cx.trace(|| Traced::Acknowledged { session, packet_id: id });
             self.pump(cx, session);
         }
     }
@@ -437,6 +452,7 @@ impl OutboundManager {
             if publish_len(&publication, &delivery) > packet_size_max as usize {
                 // [MQTT-3.1.2-25]
                 cx.stats().dropped_too_large += 1;
+                cx.fate(session, publication.topic, Fate::TooLarge);
                 window.remove(packet_id, qos, Progress::Sent);
                 cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id });
                 continue;
@@ -446,6 +462,8 @@ impl OutboundManager {
                 out.extend_from_slice(publication.payload);
             });
             cx.stats().publishes_sent += 1;
+            let sent = Fate::Sent { qos, packet_id: Some(packet_id), again: true };
+            cx.fate(session, publication.topic, sent);
         }
         if window.unsent == 0 {
             self.pump(cx, session);

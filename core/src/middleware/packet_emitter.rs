@@ -3,6 +3,7 @@
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Notice};
 use crate::id::SessionId;
+use crate::saved::saved_part;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -92,6 +93,9 @@ impl Middleware for PacketEmitter {
     fn name(&self) -> &'static str {
         "PacketEmitter"
     }
+
+    // All of it comes with the chain.
+    saved_part! { ; notices, handlers }
 
     fn wants(&self) -> Hooks {
         let mut hooks = Hooks::NOTICE;

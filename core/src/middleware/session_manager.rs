@@ -10,6 +10,7 @@ use crate::message::{Message, Publication};
 use crate::packet::{
     Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, Version,
 };
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -39,9 +40,31 @@ struct Opening {
     attempts: u8,
 }
 
+saved! { struct Opening { assigned, asked_expiry, expiry, method, attempts } }
+
 impl Middleware for SessionManager {
     fn name(&self) -> &'static str {
         "SessionManager"
+    }
+
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { by_client_id, expiry, opening } = self;
+        by_client_id.save(to);
+        expiry.save(to);
+        opening.save(to);
+    }
+
+    fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        from.hash_with(cx.seed().hasher(PURPOSE));
+        self.by_client_id = Saved::load(from)?;
+        let sessions = |names: &HashMap<Box<str>, SessionId>| {
+            names.values().all(|session| cx.session(*session).is_some())
+        };
+        from.expect(self.by_client_id.as_ref().is_some_and(sessions))?;
+        self.expiry = Saved::load(from)?;
+        self.opening = Saved::load(from)?;
+        // Each attempt counts one more.
+        from.expect(self.opening.values().all(|opening| opening.attempts <= ATTEMPTS_MAX))
     }
 
     fn wants(&self) -> Hooks {

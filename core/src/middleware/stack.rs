@@ -160,6 +160,11 @@ impl Stack {
         self.parts.len()
     }
 
+    /// The middlewares, in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &dyn Middleware> + '_ {
+        self.parts.iter().map(|part| &**part)
+    }
+
     /// The `n`th listener of a hook.
     #[inline]
     pub(crate) fn listener(&self, hook: usize, n: usize) -> Option<u8> {

@@ -5,6 +5,7 @@ use crate::broker::{Action, Cx, Reply, SubscribeTopic, UnsubscribeTopic};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId};
 use crate::packet::{PacketType, QoS, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, Version};
+use crate::saved::saved_part;
 use crate::topic::Filter;
 use crate::topic::filter::levels;
 use alloc::boxed::Box;
@@ -26,6 +27,9 @@ impl Middleware for SubscriptionManager {
     fn name(&self) -> &'static str {
         "SubscriptionManager"
     }
+
+    // Both belong to the UNSUBSCRIBE in hand.
+    saved_part! { ; codes, filters }
 
     fn wants(&self) -> Hooks {
         Hooks::SUBSCRIBE | Hooks::UNSUBSCRIBE | Hooks::TOPIC_UNSUBSCRIBED | Hooks::UNSUBSCRIBED

@@ -59,6 +59,11 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// Whether this is a Topic Filter without `$share/…/`.
+pub(crate) fn is_filter(text: &str) -> bool {
+    (1..=BYTES_MAX).contains(&text.len()) && !text.contains('\0') && check_wildcards(text).is_ok()
+}
+
 /// Whether there are wildcards, if all stand where they may.
 pub(super) fn check_wildcards(filter: &str) -> Result<bool, Clause> {
     if !is_wildcard(filter) {

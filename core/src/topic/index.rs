@@ -396,5 +396,6 @@ fn rehash_name(groups: &Slab<Group>, hasher: &HashState, key: Key) -> u64 {
     groups.get(key).map_or(0, |group| hash_name(hasher, group.filter, &group.name))
 }
 
+mod saved;
 #[cfg(test)]
 mod tests;

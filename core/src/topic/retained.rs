@@ -2,6 +2,7 @@
 //! the last topic seen, whatever changed in between.
 
 use crate::message::Message;
+use crate::saved::{Malformed, Reader, Saved, Writer};
 use crate::time::Wall;
 use crate::topic::filter::is_wildcard;
 use alloc::boxed::Box;
@@ -181,6 +182,23 @@ impl Retained {
 
     fn from(&self, start: Bound<&str>) -> Range<'_, ByTopic> {
         self.messages.range::<str, _>((start, Bound::Unbounded))
+    }
+}
+
+impl Saved for Retained {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { messages, bytes: _, expiring: _ } = self;
+        to.number(messages.len() as u64);
+        messages.iter().for_each(|ByTopic(message)| message.save(to));
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut retained = Self::new();
+        for _ in 0..from.count()? {
+            let message = Message::load(from)?;
+            from.expect(retained.set(message).is_none())?;
+        }
+        Ok(retained)
     }
 }
 

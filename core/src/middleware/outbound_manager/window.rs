@@ -1,10 +1,12 @@
 //! The in-flight window of one session: outgoing QoS 1 and 2 messages that were not acknowledged, in their order.
 
-use crate::broker::{Identifiers, Receiver, Record};
+use crate::broker::{Flight, Identifiers, Receiver, Record, Stage};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// How far a message in flight is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,28 @@ pub(super) struct InFlight {
     /// Gone once it is released.
     pub(super) message: Option<Message>,
     pub(super) identifiers: Identifiers,
+}
+
+saved! {
+    enum Progress { 0 Unsent, 1 Gated, 2 Sent, 3 Released, }
+    struct InFlight { packet_id, progress, qos, retain, message, identifiers }
+}
+
+/// How many wait to be sent follows from the rest.
+impl Saved for Window {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { flights, last, lapped, unsent: _ } = self;
+        flights.save(to);
+        last.save(to);
+        lapped.save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let flights = VecDeque::<InFlight>::load(from)?;
+        from.expect(flights.len() <= usize::from(u16::MAX))?;
+        let unsent = flights.iter().filter(|flight| flight.progress == Progress::Unsent).count() as u16;
+        Ok(Self { flights, last: Saved::load(from)?, lapped: Saved::load(from)?, unsent })
+    }
 }
 
 impl InFlight {
@@ -69,6 +93,21 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn len(&self) -> usize {
         self.flights.len()
+    }
+
+    pub(super) fn inspect(&self) -> Vec<Flight> {
+        let flight = |flight: &InFlight| Flight {
+            packet_id: flight.packet_id,
+            qos: flight.qos,
+            stage: match flight.progress {
+                Progress::Unsent => Stage::Unsent,
+                Progress::Gated => Stage::Gated,
+                Progress::Sent => Stage::Sent,
+                Progress::Released => Stage::Released,
+            },
+            message: flight.message.clone(),
+        };
+        self.flights.iter().map(flight).collect()
     }
 
     /// An identifier that is not in use [MQTT-2.2.1-4]; none if all are.
