@@ -34,4 +34,4 @@ pub use model::{Broken, Promise};
 pub use script::{Profile, Script};
 pub use shrink::shrink;
 pub use trace::Trace;
-pub use world::{Outcome, simulate};
+pub use world::{Outcome, simulate, simulate_with_snapshots};

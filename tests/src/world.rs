@@ -40,6 +40,16 @@ pub fn simulate(script: &Script, trace: Option<&mut Trace>) -> Outcome {
     world.outcome()
 }
 
+/// Runs a script with another broker after every so many events: one made from a snapshot of the one before. Nothing may
+/// be different for that.
+#[must_use]
+pub fn simulate_with_snapshots(script: &Script, every: u64) -> Outcome {
+    let mut world = World::new(script, None);
+    world.snapshot_every = every;
+    world.run();
+    world.outcome()
+}
+
 /// Something that is going to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -105,6 +115,9 @@ struct World<'a> {
     settling: bool,
     broken: Option<(u64, Broken)>,
     found: Vec<(String, Option<usize>)>,
+    /// Events between snapshots; 0: none is taken.
+    snapshot_every: u64,
+    happened: u64,
 }
 
 impl<'a> World<'a> {
@@ -151,6 +164,8 @@ impl<'a> World<'a> {
             settling: false,
             broken: None,
             found: Vec::new(),
+            snapshot_every: 0,
+            happened: 0,
         }
     }
 
@@ -199,10 +214,25 @@ impl<'a> World<'a> {
             self.model.advance(at);
             self.happen(event);
             self.drain();
+            self.happened += 1;
+            if self.snapshot_every > 0 && self.happened.is_multiple_of(self.snapshot_every) {
+                self.replace_by_snapshot();
+            }
             self.model.turn_ended();
             if self.broken.is_some() {
                 return;
             }
+        }
+    }
+
+    /// The broker ends here, and another one goes on in its place.
+    fn replace_by_snapshot(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        let mut snapshot = Vec::new();
+        broker.snapshot(&mut snapshot);
+        match Broker::from_snapshot(None, Self::stack(self.script.profile), &snapshot) {
+            Ok(broker) => self.broker = Some(broker),
+            Err(error) => self.breaks(Broken { promise: Promise::Restored, what: format!("{error:?}") }),
         }
     }
 
