@@ -279,7 +279,9 @@ impl Model {
         state.closing = true;
         let slept = state.slept(now);
         let connecting = state.connect.as_ref().is_none_or(|connecting| !connecting.acknowledged);
-        let timed_out = connecting && now.saturating_sub(state.opened_at) + 1_000 >= timeout;
+        // A refusal that its socket cannot take is never seen.
+        let refused = self.rules.asks && connecting && state.connect.is_some();
+        let timed_out = connecting && now.saturating_sub(state.opened_at) + 1_000 >= timeout || refused;
         if !state.gone && state.may_close.is_none() && !state.must_close && !slept && !timed_out && !failed {
             let client = state.client;
             return broken(
