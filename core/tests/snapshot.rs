@@ -193,7 +193,8 @@ fn the_log_goes_on_where_it_was_with_what_waits_for_it() {
     commit(&mut bench);
     let bob = bench.try_connect(&persistent(Version::V311, "bob"));
     commit(&mut bench);
-    (bench.output(alice), bench.output(bob));
+    bench.output(alice);
+    bench.output(bob);
     bench.publish_as(bob, 1, "a/1", "accepted", Q2);
     bench.publish_as(bob, 2, "b", "behind it", Q1);
     exchange(&mut bench, Stack::durable());

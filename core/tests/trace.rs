@@ -7,7 +7,7 @@ use culex_core::config::Overflow;
 use culex_core::middleware::{Authorize, Permission, Wanted};
 use culex_core::packet::*;
 use culex_core::testing::*;
-use culex_core::{Config, SessionId, Stack};
+use culex_core::{Config, LogSeq, SessionId, Stack};
 
 const Q0: QoS = QoS::AtMostOnce;
 const Q1: QoS = QoS::AtLeastOnce;
@@ -103,6 +103,44 @@ fn a_full_queue_and_an_expired_message_are_told() {
     bench.pass_ms(2_000);
     bench.connect_with(&persistent("alice"));
     assert_eq!(fates(&mut bench), [Fate::Expired]);
+}
+
+/// Everything that left the bench is durable.
+fn commit(bench: &mut Bench) {
+    let through = bench.stores.last().map_or(LogSeq(0), |(seq, _)| *seq);
+    bench.broker.committed(bench.now, through);
+    bench.drain();
+}
+
+#[test]
+fn what_waits_for_the_log_is_told() {
+    let mut bench = Bench::with(Config::default(), Stack::durable());
+    let [alice, bob] = ["alice", "bob"].map(|name| {
+        let properties = properties(&[Property::SessionExpiryInterval(100), Property::MaximumPacketSize(40)]);
+        let client = bench.try_connect(&Connect { properties, ..connect(Version::V5, name) });
+        commit(&mut bench);
+        client
+    });
+    bench.subscribe_all(alice, &[("a", SubscriptionOptions::new(Q2))]);
+    commit(&mut bench);
+    bench.broker.trace(true);
+    bench.publish_as(bob, 1, "a", "x", Q2);
+    assert!(bench.broker.poll_traced().is_none(), "it is passed on when it is durable");
+    commit(&mut bench);
+    assert_eq!(fates(&mut bench), [Fate::Gated { packet_id: PacketId::MIN }]);
+    commit(&mut bench);
+    assert_eq!(fates(&mut bench), [sent(Q2, 1)]);
+    bench.publish_as(bob, 2, "a", &"x".repeat(40), Q1);
+    assert_eq!(fates(&mut bench), [Fate::TooLarge]);
+    let properties = properties(&[Property::MessageExpiryInterval(1)]);
+    let packet = Publish { packet_id: Some(id(3)), properties, ..publish("a", "x", Q2) };
+    bench.send(bob, &Packet::Publish(packet));
+    bench.pass_ms(2_000);
+    commit(&mut bench);
+    let Some(Traced::Expired { topic, publisher: Some(publisher) }) = bench.broker.poll_traced() else {
+        panic!("expected that it expired");
+    };
+    assert_eq!((&*topic, &*bench.broker.session(publisher).unwrap().client_id), ("a", "bob"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use culex_core::hash::Random;
 use culex_core::packet::*;
-use culex_core::{ConnectionId, Cx, Disconnect, Flow, Hooks, Message, Middleware, Peer, Seed, Stack};
+use culex_core::{ConnectionId, Cx, Disconnect, Flow, Hooks, Input, Message, Middleware, Peer, Seed, Stack};
 use culex_runtime::{
     Adapter, BadRecording, Builder, Did, Driver, Handle, Prepared, Recorder, Recording, Stuck, Turn,
 };
@@ -25,8 +25,12 @@ impl Adapter for Here {
 
 /// A driver with a recorder of so many bytes.
 fn driver(bytes_max: usize, chain: fn() -> Stack) -> (Driver, Handle, Recorder) {
+    driver_of(Builder::default(), bytes_max, chain)
+}
+
+fn driver_of(builder: Builder<Here>, bytes_max: usize, chain: fn() -> Stack) -> (Driver, Handle, Recorder) {
     let recorder = Recorder::new(bytes_max);
-    let Bound(prepared) = Builder::<Here>::default().chain(chain).record(recorder.clone()).bind().unwrap();
+    let Bound(prepared) = builder.chain(chain).record(recorder.clone()).bind().unwrap();
     let handle = prepared.handle();
     (prepared.into_parts().0, handle, recorder)
 }
@@ -48,9 +52,8 @@ fn send(driver: &mut Driver, id: ConnectionId, packet: &Packet<'_>) {
     turn(driver, usize::MAX);
 }
 
-fn connect(driver: &mut Driver, client_id: &str) -> ConnectionId {
-    let id = driver.accept(Peer::default()).unwrap();
-    let packet = Connect {
+fn hello(client_id: &str) -> Packet<'_> {
+    Packet::Connect(Connect {
         version: Version::V311,
         clean_start: true,
         keep_alive: 0,
@@ -60,8 +63,12 @@ fn connect(driver: &mut Driver, client_id: &str) -> ConnectionId {
         user_name: None,
         password: None,
         bridge: false,
-    };
-    send(driver, id, &Packet::Connect(packet));
+    })
+}
+
+fn connect(driver: &mut Driver, client_id: &str) -> ConnectionId {
+    let id = driver.accept(Peer::default()).unwrap();
+    send(driver, id, &hello(client_id));
     id
 }
 
@@ -142,6 +149,59 @@ fn output_that_is_taken_in_pieces_is_the_same_again() {
     }
     turn(&mut driver, usize::MAX);
     replay(&written(&recorder), Stack::standard);
+}
+
+const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+const GOODBYE: u8 = 0x88;
+
+/// A frame of a client, in a mask that changes nothing.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[kind, 0x80 | 126, length[0], length[1], 0, 0, 0, 0], payload].concat()
+}
+
+#[test]
+fn what_came_by_websocket_needs_no_websocket_the_second_time() {
+    let builder = Builder::default().listen("ws://127.0.0.1:0/mqtt");
+    let (mut driver, _handle, recorder) = driver_of(builder, Recorder::BYTES_MAX, Stack::standard);
+    let mut packets = Vec::new();
+    hello("alice").encode(Version::V311, &mut packets).unwrap();
+    let mut filters = SubscribeFiltersBuf::new();
+    filters.push("#", SubscriptionOptions::new(QoS::AtMostOnce)).unwrap();
+    let (packet_id, filters) = (PacketId::MIN, filters.as_filters());
+    let packet = Packet::Subscribe(Subscribe { packet_id, properties: Properties::EMPTY, filters });
+    packet.encode(Version::V311, &mut packets).unwrap();
+    message("a", &[7; 20_000]).encode(Version::V311, &mut packets).unwrap();
+    // One breaks a rule of WebSocket, one says goodbye, both with much to be written to them.
+    for (last, most) in [(TEXT, 3_000), (GOODBYE, 3_000), (TEXT, usize::MAX), (GOODBYE, usize::MAX)] {
+        let id = driver.accept(Peer::default()).unwrap();
+        for bytes in [REQUEST, &frame(BINARY, &packets)] {
+            driver.receive(id, bytes);
+            turn(&mut driver, usize::MAX);
+        }
+        let mut again = Vec::new();
+        (0..5).for_each(|_| message("b", &[8; 10_000]).encode(Version::V311, &mut again).unwrap());
+        driver.receive(id, &frame(BINARY, &again));
+        turn(&mut driver, most);
+        driver.receive(id, &frame(last, b""));
+        turn(&mut driver, most);
+        for _ in 0..30 {
+            driver.writable(id);
+            turn(&mut driver, most);
+        }
+        driver.disconnected(id, Disconnect::Closed);
+        turn(&mut driver, usize::MAX);
+    }
+    let bytes = written(&recorder);
+    replay(&bytes, Stack::standard);
+    let recording = Recording::parse(&bytes).unwrap();
+    let mut again = recording.replay(Stack::standard).unwrap();
+    let steps = std::iter::from_fn(|| again.step().unwrap());
+    let violated = |step: &Did| matches!(step, Did::Input(Input::Violated { .. }, _));
+    assert_eq!(steps.filter(|step| violated(&step.did)).count(), 2);
 }
 
 #[test]
