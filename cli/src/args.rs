@@ -3,6 +3,7 @@
 use crate::conformance::ConformanceArgs;
 use crate::problem::Problem;
 use crate::settings::{Given, Source, Value};
+use crate::sim::SimArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -17,6 +18,8 @@ pub(crate) enum Command {
     },
     /// Score a broker.
     Conformance(ConformanceArgs),
+    /// Simulate brokers.
+    Sim(SimArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -45,6 +48,8 @@ enum Word {
     },
     /// Score a broker against the statements of the MQTT standards
     Conformance(ConformanceArgs),
+    /// Simulate brokers under faults, a seed each, against a model of what MQTT promises
+    Sim(SimArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -96,6 +101,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::Serve(serve)), .. }) => Ok(Command::Serve(serve)),
         Ok(Line { command: Some(Word::CheckConfig { file }), .. }) => Ok(Command::CheckConfig { file }),
         Ok(Line { command: Some(Word::Conformance(args)), .. }) => Ok(Command::Conformance(args)),
+        Ok(Line { command: Some(Word::Sim(args)), .. }) => Ok(Command::Sim(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

@@ -14,6 +14,7 @@ mod reference;
 mod runtime;
 mod serve;
 mod settings;
+mod sim;
 
 use args::{Command, ServeArgs};
 use problem::Problem;
@@ -45,6 +46,12 @@ fn perform(command: Command) -> Result<(), Problem> {
             say(table.trim_end());
             // The failures are in the table: there is nothing to add, but the exit code says it.
             if passed { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
+        }
+        Command::Sim(args) => {
+            let (text, kept) = sim::sim(&args)?;
+            say(text.trim_end());
+            // As above.
+            if kept { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
         }
         Command::Settings => {
             say(reference::settings().trim_end());

@@ -1,0 +1,251 @@
+//! The rows of the chart.
+
+use super::{escape, thousandths};
+use crate::runs::Story;
+use crate::script::Op;
+use crate::trace::{Entry, Kind};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Milliseconds without an entry from which on they are a gap.
+const GAP_MS: u64 = 250;
+/// Characters of a label that surely fit; a longer one is also shown when pointed at.
+const LABEL_FITS: usize = 34;
+
+/// Draws the whole chart.
+pub(super) fn draw(page: &mut String, story: &Story) {
+    page.push_str("<main>\n<div class=\"names\"><span class=\"broker\">broker</span>");
+    for (lane, name) in story.trace.clients.iter().enumerate() {
+        write!(page, "<span style=\"--c:{lane}\">{}</span>", escape(name)).ok();
+    }
+    page.push_str("</div>\n");
+    let mut chart = Chart::new(page, story);
+    let mut entries = story.trace.entries.as_slice();
+    while let Some((entry, rest)) = entries.split_first() {
+        let stored = entries.iter().take_while(|entry| is_stored(entry)).count();
+        chart.pass(entry.at);
+        if stored > 0 {
+            chart.records(&entries[..stored]);
+            entries = &entries[stored..];
+        } else {
+            chart.row(entry);
+            entries = rest;
+        }
+    }
+    page.push_str("</main>\n");
+}
+
+struct Chart<'a> {
+    page: &'a mut String,
+    /// What is done, by how the trace says it.
+    ops: BTreeMap<String, &'a Op>,
+    /// Virtual milliseconds of the row before, as it was written; what the faults of the script end at.
+    time_ms: Option<u64>,
+    end_ms: u64,
+    is_over: bool,
+    /// Until when no byte moves, and until when which client does not read: milliseconds.
+    frozen_until: u64,
+    stalled_until: Vec<u64>,
+    down: bool,
+    /// Connections that the broker has with a client.
+    open: Vec<u32>,
+    broken: bool,
+}
+
+impl<'a> Chart<'a> {
+    fn new(page: &'a mut String, story: &'a Story) -> Self {
+        let steps = &story.script.steps;
+        let lanes = story.trace.clients.len();
+        Self {
+            page,
+            ops: steps.iter().map(|step| (format!("{:?}", step.op), &step.op)).collect(),
+            time_ms: None,
+            end_ms: steps.last().map_or(0, |step| step.at_ms) + 1_000,
+            is_over: false,
+            frozen_until: 0,
+            stalled_until: vec![0; lanes],
+            down: false,
+            open: vec![0; lanes],
+            broken: false,
+        }
+    }
+
+    /// Time passes until the next entry: the end of the script, and gaps.
+    fn pass(&mut self, at: u64) {
+        let now = at / 1_000;
+        if !self.is_over && now >= self.end_ms {
+            self.is_over = true;
+            self.gap(self.end_ms);
+            self.open_row("over", self.end_ms);
+            self.page
+                .push_str("<p class=\"all\">the script is over: faults end, those with a session come back</p>");
+            self.close_row();
+            // Nothing goes wrong any more.
+            self.frozen_until = 0;
+            self.stalled_until.fill(0);
+        }
+        self.gap(now);
+    }
+
+    fn gap(&mut self, now: u64) {
+        let Some(before) = self.time_ms else { return };
+        if now >= before + GAP_MS {
+            let length = thousandths(now - before);
+            let state = self.state(before);
+            writeln!(self.page, "<div class=\"r gap{state}\"><p class=\"all\">{length} s</p></div>").ok();
+        }
+    }
+
+    /// The classes that say how things stand.
+    fn state(&self, now: u64) -> String {
+        let mut state = String::new();
+        if self.down {
+            state.push_str(" down");
+        }
+        if now < self.frozen_until {
+            state.push_str(" frozen");
+        }
+        for (lane, open) in self.open.iter().enumerate() {
+            if *open > 0 {
+                write!(state, " o{lane}").ok();
+            }
+            if now < self.stalled_until[lane] {
+                write!(state, " s{lane}").ok();
+            }
+        }
+        state
+    }
+
+    fn open_row(&mut self, class: &str, now: u64) {
+        let state = self.state(now);
+        let id = if class == "broken" && !std::mem::replace(&mut self.broken, true) {
+            " id=\"broken\""
+        } else {
+            ""
+        };
+        write!(self.page, "<div class=\"r {class}{state}\"{id}>").ok();
+        if self.time_ms != Some(now) {
+            write!(self.page, "<time>{}</time>", thousandths(now)).ok();
+        }
+        self.time_ms = Some(now);
+    }
+
+    fn close_row(&mut self) {
+        self.page.push_str("</div>\n");
+    }
+
+    fn row(&mut self, entry: &Entry) {
+        let now = entry.at / 1_000;
+        let op = self.ops.get(&entry.text).copied();
+        self.learn(entry, op, now);
+        let text = op.map_or_else(|| entry.text.clone(), ToString::to_string);
+        let class = class_of(entry);
+        self.open_row(&class, now);
+        let across = class == "broken" || class == "fault killed";
+        if across {
+            write!(self.page, "<p class=\"all\">{}</p>", escape(&text)).ok();
+        } else {
+            let title = if text.chars().count() > LABEL_FITS {
+                format!(" title=\"{}\"", escape(&text))
+            } else {
+                String::new()
+            };
+            let (tag, lane) = match (entry.kind, entry.client) {
+                (Kind::In | Kind::Out, Some(lane)) => ("arrow", lane.to_string()),
+                (_, Some(lane)) => ("at", lane.to_string()),
+                (_, None) => ("at", "-1".into()),
+            };
+            let text = escape(&text);
+            write!(self.page, "<p class=\"{tag}\" style=\"--c:{lane}\"><span{title}>{text}</span></p>").ok();
+        }
+        self.close_row();
+    }
+
+    /// Several records in a row, folded.
+    fn records(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        let records: Vec<&str> = entries.iter().filter_map(|e| e.text.strip_prefix(STORED)).collect();
+        self.open_row("note", first.at / 1_000);
+        self.page.push_str("<details class=\"at\" style=\"--c:-1\"><summary>stored: ");
+        let mut names: Vec<&str> = records.iter().map(|record| name_of(record)).collect();
+        let count = names.len();
+        names.truncate(6);
+        self.page.push_str(&escape(&names.join(", ")));
+        if count > names.len() {
+            write!(self.page, " and {} more", count - names.len()).ok();
+        }
+        self.page.push_str("</summary><pre>");
+        self.page.push_str(&escape(&records.join("\n")));
+        self.page.push_str("</pre></details>");
+        self.close_row();
+    }
+
+    /// What an entry changes in how things stand.
+    fn learn(&mut self, entry: &Entry, op: Option<&Op>, now: u64) {
+        match op {
+            Some(Op::Partition { ms }) => self.frozen_until = now + ms,
+            Some(Op::Stall { client, ms }) => {
+                if let Some(until) = self.stalled_until.get_mut(*client) {
+                    *until = now + ms;
+                }
+            }
+            _ => {}
+        }
+        match (entry.kind, entry.text.as_str()) {
+            (Kind::Fault, KILLED) => {
+                self.down = true;
+                self.open.fill(0);
+            }
+            (Kind::Note, BACK) => self.down = false,
+            _ => {}
+        }
+        let Some(open) = entry.client.and_then(|client| self.open.get_mut(client)) else { return };
+        let cut = matches!(op, Some(Op::Cut { .. }));
+        match entry.kind {
+            Kind::In if entry.text.starts_with("CONNECT") => *open += 1,
+            Kind::In if entry.text.starts_with("DISCONNECT") => *open = open.saturating_sub(1),
+            Kind::Note if entry.text.starts_with(CLOSES) => *open = open.saturating_sub(1),
+            Kind::Fault if cut => *open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+}
+
+/// How the world says what the chart has to know.
+const STORED: &str = "store ";
+const KILLED: &str = "the broker is killed";
+const BACK: &str = "the broker is back";
+const CLOSES: &str = "the broker closes the connection";
+
+fn is_stored(entry: &Entry) -> bool {
+    entry.kind == Kind::Note && entry.text.starts_with(STORED)
+}
+
+/// The name of a record: the first word of it, behind its number.
+fn name_of(record: &str) -> &str {
+    let record = record.split_once(": ").map_or(record, |(_, record)| record);
+    record.split(|c: char| !c.is_alphanumeric()).next().unwrap_or(record)
+}
+
+fn class_of(entry: &Entry) -> String {
+    let direction = match entry.kind {
+        Kind::In => "in",
+        Kind::Out => "out",
+        Kind::Step => return "step".into(),
+        Kind::Fault if entry.text == KILLED => return "fault killed".into(),
+        Kind::Fault => return "fault".into(),
+        Kind::Note => return "note".into(),
+        Kind::Broken => return "broken".into(),
+    };
+    let word = entry.text.split(' ').next().unwrap_or_default();
+    let sort = match word {
+        "PUBLISH" if entry.text.contains(" dup ") => "pub dup",
+        "PUBLISH" => "pub",
+        "PUBACK" | "PUBREC" | "PUBREL" | "PUBCOMP" => "ack",
+        "SUBSCRIBE" | "SUBACK" | "UNSUBSCRIBE" | "UNSUBACK" => "sub",
+        "PINGREQ" | "PINGRESP" => "ping",
+        "nonsense" => "bad",
+        _ => "con",
+    };
+    format!("{direction} {sort}")
+}
