@@ -15,7 +15,7 @@ use std::fmt::Write;
 pub fn page(story: &Story, program: &str) -> String {
     let script = &story.script;
     let title = format!("Seed {} ({})", script.seed, script.profile);
-    let lanes = story.trace.clients.len();
+    let lanes = chart::clients(story).len();
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
          content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{}</style>\n",

@@ -179,6 +179,7 @@ impl Story {
             let at = trace.entries.last().map_or(0, |entry| entry.at);
             trace.entries.push(Entry { at, client: None, kind: Kind::Broken, text: panic.clone() });
         }
+        say_in_words(&mut trace, &small);
         Self { script: small, steps_drawn: script.steps.len(), trace, ending }
     }
 
@@ -205,6 +206,17 @@ impl Story {
 pub fn attempt(simulate: Simulate, script: &Script, trace: Option<&mut Trace>) -> Result<Outcome, String> {
     // The world of a simulation that panicked is gone with it; a trace is a list that only grows.
     catch_unwind(AssertUnwindSafe(|| simulate(script, trace))).map_err(|panic| words(panic.as_ref()))
+}
+
+/// The steps of a script as sentences, where the trace shows them as values.
+fn say_in_words(trace: &mut Trace, script: &Script) {
+    let sentences: BTreeMap<String, String> =
+        script.steps.iter().map(|step| (format!("{:?}", step.op), step.op.to_string())).collect();
+    for entry in &mut trace.entries {
+        if let (Kind::Step | Kind::Fault, Some(sentence)) = (entry.kind, sentences.get(&entry.text)) {
+            entry.text.clone_from(sentence);
+        }
+    }
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

@@ -29,12 +29,7 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = match self.version {
-            Version::V31 => "3.1",
-            Version::V311 => "3.1.1",
-            Version::V5 => "5.0",
-        };
-        write!(f, "MQTT {version}")?;
+        write!(f, "MQTT {}", version(self.version))?;
         if self.keep_alive_s > 0 {
             write!(f, ", Keep Alive {} s", self.keep_alive_s)?;
         }
@@ -117,6 +112,15 @@ fn seconds(ms: u64) -> String {
 
 fn duration(seconds: u32) -> String {
     if seconds == u32::MAX { "for ever".into() } else { format!("{seconds} s") }
+}
+
+/// The number of a version.
+pub(crate) const fn version(version: Version) -> &'static str {
+    match version {
+        Version::V31 => "3.1",
+        Version::V311 => "3.1.1",
+        Version::V5 => "5.0",
+    }
 }
 
 const fn level(qos: QoS) -> &'static str {

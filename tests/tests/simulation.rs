@@ -175,7 +175,7 @@ fn the_picture_shows_every_entry_and_the_promise_that_was_broken() {
         "culex &lt;test&gt;",
         "fault killed",
         "stored: ",
-        ">client0</span>",
+        ">client0 <small",
         "the script is over",
         &story.command(),
     ] {

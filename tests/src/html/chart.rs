@@ -4,7 +4,8 @@ use super::{escape, thousandths};
 use crate::runs::Story;
 use crate::script::Op;
 use crate::trace::{Entry, Kind};
-use std::collections::BTreeMap;
+use crate::words::version;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Milliseconds without an entry from which on they are a gap.
@@ -15,8 +16,14 @@ const LABEL_FITS: usize = 34;
 /// Draws the whole chart.
 pub(super) fn draw(page: &mut String, story: &Story) {
     page.push_str("<main>\n<div class=\"names\"><span class=\"broker\">broker</span>");
-    for (lane, name) in story.trace.clients.iter().enumerate() {
-        write!(page, "<span style=\"--c:{lane}\">{}</span>", escape(name)).ok();
+    for (lane, client) in clients(story).into_iter().enumerate() {
+        let name = story.trace.clients.get(client).map_or("?", String::as_str);
+        write!(page, "<span style=\"--c:{lane}\">{}", escape(name)).ok();
+        if let Some(plan) = story.script.clients.get(client) {
+            let version = version(plan.version);
+            write!(page, " <small title=\"{}\">{version}</small>", escape(&plan.to_string())).ok();
+        }
+        page.push_str("</span>");
     }
     page.push_str("</div>\n");
     let mut chart = Chart::new(page, story);
@@ -35,19 +42,27 @@ pub(super) fn draw(page: &mut String, story: &Story) {
     page.push_str("</main>\n");
 }
 
+/// The clients that have something to show, in the order of their lanes.
+pub(super) fn clients(story: &Story) -> Vec<usize> {
+    let shown: BTreeSet<usize> = story.trace.entries.iter().filter_map(|entry| entry.client).collect();
+    shown.into_iter().collect()
+}
+
 struct Chart<'a> {
     page: &'a mut String,
-    /// What is done, by how the trace says it.
-    ops: BTreeMap<String, &'a Op>,
+    /// The lane of each client.
+    lanes: BTreeMap<usize, usize>,
+    /// What is done, by who does it and how the trace says it.
+    ops: BTreeMap<(Option<usize>, String), &'a Op>,
     /// Virtual milliseconds of the row before, as it was written; what the faults of the script end at.
     time_ms: Option<u64>,
     end_ms: u64,
     is_over: bool,
-    /// Until when no byte moves, and until when which client does not read: milliseconds.
+    /// Until when no byte moves, and until when the client of which lane does not read: milliseconds.
     frozen_until: u64,
     stalled_until: Vec<u64>,
     down: bool,
-    /// Connections that the broker has with a client.
+    /// Connections that the broker has with the client of a lane.
     open: Vec<u32>,
     broken: bool,
 }
@@ -55,17 +70,20 @@ struct Chart<'a> {
 impl<'a> Chart<'a> {
     fn new(page: &'a mut String, story: &'a Story) -> Self {
         let steps = &story.script.steps;
-        let lanes = story.trace.clients.len();
+        let lanes: BTreeMap<usize, usize> =
+            clients(story).into_iter().enumerate().map(|(lane, client)| (client, lane)).collect();
+        let count = lanes.len();
         Self {
             page,
-            ops: steps.iter().map(|step| (format!("{:?}", step.op), &step.op)).collect(),
+            lanes,
+            ops: steps.iter().map(|step| ((step.op.client(), step.op.to_string()), &step.op)).collect(),
             time_ms: None,
             end_ms: steps.last().map_or(0, |step| step.at_ms) + 1_000,
             is_over: false,
             frozen_until: 0,
-            stalled_until: vec![0; lanes],
+            stalled_until: vec![0; count],
             down: false,
-            open: vec![0; lanes],
+            open: vec![0; count],
             broken: false,
         }
     }
@@ -92,7 +110,7 @@ impl<'a> Chart<'a> {
         if now >= before + GAP_MS {
             let length = thousandths(now - before);
             let state = self.state(before);
-            writeln!(self.page, "<div class=\"r gap{state}\"><p class=\"all\">{length} s</p></div>").ok();
+            writeln!(self.page, "<div class=\"r gap{state}\"><p class=\"all\">+{length} s</p></div>").ok();
         }
     }
 
@@ -136,26 +154,26 @@ impl<'a> Chart<'a> {
 
     fn row(&mut self, entry: &Entry) {
         let now = entry.at / 1_000;
-        let op = self.ops.get(&entry.text).copied();
-        self.learn(entry, op, now);
-        let text = op.map_or_else(|| entry.text.clone(), ToString::to_string);
+        self.learn(entry, now);
+        let text = &entry.text;
         let class = class_of(entry);
         self.open_row(&class, now);
         let across = class == "broken" || class == "fault killed";
         if across {
-            write!(self.page, "<p class=\"all\">{}</p>", escape(&text)).ok();
+            write!(self.page, "<p class=\"all\">{}</p>", escape(text)).ok();
         } else {
             let title = if text.chars().count() > LABEL_FITS {
-                format!(" title=\"{}\"", escape(&text))
+                format!(" title=\"{}\"", escape(text))
             } else {
                 String::new()
             };
-            let (tag, lane) = match (entry.kind, entry.client) {
+            let lane = entry.client.and_then(|client| self.lanes.get(&client));
+            let (tag, lane) = match (entry.kind, lane) {
                 (Kind::In | Kind::Out, Some(lane)) => ("arrow", lane.to_string()),
                 (_, Some(lane)) => ("at", lane.to_string()),
                 (_, None) => ("at", "-1".into()),
             };
-            let text = escape(&text);
+            let text = escape(text);
             write!(self.page, "<p class=\"{tag}\" style=\"--c:{lane}\"><span{title}>{text}</span></p>").ok();
         }
         self.close_row();
@@ -181,14 +199,12 @@ impl<'a> Chart<'a> {
     }
 
     /// What an entry changes in how things stand.
-    fn learn(&mut self, entry: &Entry, op: Option<&Op>, now: u64) {
-        match op {
-            Some(Op::Partition { ms }) => self.frozen_until = now + ms,
-            Some(Op::Stall { client, ms }) => {
-                if let Some(until) = self.stalled_until.get_mut(*client) {
-                    *until = now + ms;
-                }
-            }
+    fn learn(&mut self, entry: &Entry, now: u64) {
+        let op = self.ops.get(&(entry.client, entry.text.clone())).copied();
+        let lane = entry.client.and_then(|client| self.lanes.get(&client)).copied();
+        match (op, lane) {
+            (Some(Op::Partition { ms }), _) => self.frozen_until = now + ms,
+            (Some(Op::Stall { ms, .. }), Some(lane)) => self.stalled_until[lane] = now + ms,
             _ => {}
         }
         match (entry.kind, entry.text.as_str()) {
@@ -199,11 +215,10 @@ impl<'a> Chart<'a> {
             (Kind::Note, BACK) => self.down = false,
             _ => {}
         }
-        let Some(open) = entry.client.and_then(|client| self.open.get_mut(client)) else { return };
+        let Some(open) = lane.and_then(|lane| self.open.get_mut(lane)) else { return };
         let cut = matches!(op, Some(Op::Cut { .. }));
         match entry.kind {
             Kind::In if entry.text.starts_with("CONNECT") => *open += 1,
-            Kind::In if entry.text.starts_with("DISCONNECT") => *open = open.saturating_sub(1),
             Kind::Note if entry.text.starts_with(CLOSES) => *open = open.saturating_sub(1),
             Kind::Fault if cut => *open = open.saturating_sub(1),
             _ => {}

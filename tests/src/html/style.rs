@@ -21,7 +21,7 @@ pub(super) fn sheet(lanes: usize) -> String {
 }
 
 const BASE: &str = "\
-:root{color-scheme:light dark;--gut:84px;--lane:236px;--page:#fff;--ink:#333;--line:#bbb;--soft:#767676;\
+:root{color-scheme:light dark;--gut:84px;--lane:240px;--page:#fff;--ink:#333;--line:#bbb;--soft:#767676;\
 --con:#7a3ea8;--sub:#a85a00;--pub:#0b62c4;--ack:#2b7a3d;--ping:#8a8a8a;--bad:#c01818;--stall:#f3c98b;\
 --frozen:#e9eef6;--down:#fbe4e4;--box:#f6f6f6}
 @media (prefers-color-scheme:dark){:root{--page:#16181c;--ink:#d5d7db;--line:#4a4e56;--soft:#9aa0a8;\
@@ -52,17 +52,18 @@ main{width:max-content;min-width:calc(var(--gut) + (var(--lanes) + 1.3)*var(--la
 font-weight:600}
 .names span{position:absolute;top:3px;left:calc(var(--gut) + (var(--c) + 1)*var(--lane));transform:translateX(-50%)}
 .names .broker{left:var(--gut)}
+.names small{font-weight:400;color:var(--soft)}
 .r{position:relative;min-height:19px;break-inside:avoid}
 .r p{margin:0}
 time{position:absolute;left:0;width:calc(var(--gut) - 10px);text-align:right;line-height:19px;font-size:11px;\
 color:var(--soft);font-variant-numeric:tabular-nums}
 .arrow{position:absolute;left:calc(var(--gut) + 3px);width:calc((var(--c) + 1)*var(--lane) - 6px);height:19px;\
-text-align:right;padding:0 17px;color:var(--k)}
+text-align:right;padding:0 12px;color:var(--k)}
 .arrow::before{content:'';position:absolute;left:0;right:0;top:9px;border-top:1.6px solid}
 .arrow::after{content:'';position:absolute;top:5px;border:5px solid transparent}
 .in .arrow::after{left:-1px;border-left-width:0;border-right:9px solid}
 .out .arrow::after{right:-1px;border-right-width:0;border-left:9px solid}
-.arrow span{position:relative;display:inline-block;max-width:calc(var(--lane) - 40px);overflow:hidden;\
+.arrow span{position:relative;display:inline-block;max-width:calc(min(var(--c) + 1,1.8)*var(--lane) - 30px);overflow:hidden;\
 text-overflow:ellipsis;white-space:nowrap;background:var(--row,var(--page));padding:0 5px;font-size:12px;\
 line-height:19px}
 .con{--k:var(--con)}.sub{--k:var(--sub)}.pub{--k:var(--pub)}.ack{--k:var(--ack)}.ping{--k:var(--ping)}\
@@ -83,19 +84,18 @@ details.at>summary::after{content:' \\25B8'}details.at[open]>summary::after{cont
 .fault .at::before{border-radius:0;transform:rotate(45deg)}
 .all{position:relative;margin-left:calc(var(--gut) + 9px)!important;width:max-content;max-width:900px;line-height:19px;\
 font-size:12px;background:var(--row,var(--page));padding:0 6px;overflow-wrap:anywhere}
-.killed::after,.over::after,.broken::after{content:'';position:absolute;left:0;right:0;top:9px;\
+.killed::after,.over::after,.broken::after{content:'';position:absolute;left:calc(var(--gut) - 6px);right:0;top:9px;\
 border-top:3px solid var(--bad);z-index:0}
 .killed .all,.broken .all,.over .all{z-index:1}
 .killed .all{color:var(--bad);font-weight:700}
 .over::after{border-top:1.5px dashed var(--soft)}.over .all{color:var(--soft)}
 .broken{padding:3px 0;scroll-margin-top:140px}
-.broken::after{top:0;bottom:0;border:3px solid var(--bad);background:none}
+.broken::after{left:0;top:0;bottom:0;border:3px solid var(--bad);background:none}
 .broken .all{color:#fff;background:#b31212;font-weight:700;margin-top:1px;margin-bottom:1px;padding:2px 8px}
 .gap{min-height:24px}
 .gap .all{color:var(--soft);font-size:11px;line-height:24px;margin-left:0!important;\
 width:calc(var(--gut) - 10px);text-align:right;padding:0;background:none}
-.gap{--ink:var(--line);-webkit-mask:repeating-linear-gradient(#000 0 3px,transparent 3px 6px) var(--gut) 0/100% no-repeat,\
-linear-gradient(#000 0 0) 0 0/var(--gut) 100% no-repeat;mask:repeating-linear-gradient(#000 0 3px,transparent 3px 6px) \
+.gap{--ink:var(--line);mask:repeating-linear-gradient(#000 0 3px,transparent 3px 6px) \
 calc(var(--gut) - 3px) 0/100% 100% no-repeat,linear-gradient(#000 0 0) 0 0/calc(var(--gut) - 5px) 100% no-repeat}
 .frozen{--row:var(--frozen)}
 .down{--row:var(--down);--broker:transparent}
