@@ -24,7 +24,9 @@ fn main() {
     {
         println!("cargo::rerun-if-changed={log}");
     }
-    if let Some(commit) = git(&["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= with changes"]) {
+    if let Some(commit) =
+        git(&["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= with changes"])
+    {
         println!("cargo::rustc-env=CULEX_COMMIT=commit {commit}");
     }
 }

@@ -94,7 +94,9 @@ fn watched(runs: &Runs) -> Summary {
         return runs.run(&|_| {});
     }
     let (bar, template) = match runs.limit {
-        Limit::Seeds(seeds) => (ProgressBar::new(seeds), "{bar:30} {pos}/{len} seeds, {per_sec}, {eta} {msg}"),
+        Limit::Seeds(seeds) => {
+            (ProgressBar::new(seeds), "{bar:30} {pos}/{len} seeds, {per_sec}, {eta} {msg}")
+        }
         Limit::Time(_) => (ProgressBar::new_spinner(), "{spinner} {pos} seeds, {per_sec}, {elapsed} {msg}"),
     };
     let style = ProgressStyle::with_template(template);

@@ -15,11 +15,10 @@ use std::fmt::Write;
 pub fn page(story: &Story, program: &str) -> String {
     let script = &story.script;
     let title = format!("Seed {} ({})", script.seed, script.profile);
-    let lanes = chart::clients(story).len();
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
          content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{}</style>\n",
-        style::sheet(lanes)
+        style::SHEET
     );
     // Writing to a String cannot fail, here and below.
     write!(page, "<header>\n<h1>{title}</h1>\n").ok();

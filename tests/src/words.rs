@@ -101,7 +101,11 @@ impl fmt::Display for Wish {
         if self.retain_as_published {
             f.write_str(", Retain As Published")?;
         }
-        if self.retain_handling > 0 { write!(f, ", Retain Handling {}", self.retain_handling) } else { Ok(()) }
+        if self.retain_handling > 0 {
+            write!(f, ", Retain Handling {}", self.retain_handling)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -151,8 +155,7 @@ mod tests {
             count: 4,
         };
         let sentence = Step { at_ms: 12_034, op }.to_string();
-        let expected =
-            "    12.034 s  client2 publishes 4 times to a/b, QoS 2, retained, 7 bytes more, expires after 3 s";
+        let expected = "    12.034 s  client2 publishes 4 times to a/b, QoS 2, retained, 7 bytes more, expires after 3 s";
         assert_eq!(sentence, expected);
     }
 }

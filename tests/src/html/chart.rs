@@ -15,8 +15,13 @@ const LABEL_FITS: usize = 34;
 
 /// Draws the whole chart.
 pub(super) fn draw(page: &mut String, story: &Story) {
-    page.push_str("<main>\n<div class=\"names\"><span class=\"broker\">broker</span>");
-    for (lane, client) in clients(story).into_iter().enumerate() {
+    let clients = clients(story);
+    writeln!(page, "<main style=\"--lanes:{}\">", clients.len()).ok();
+    (0..clients.len()).for_each(|lane| {
+        write!(page, "<i class=\"lane\" style=\"--c:{lane}\"></i>").ok();
+    });
+    page.push_str("<div class=\"names\"><span class=\"broker\">broker</span>");
+    for (lane, client) in clients.into_iter().enumerate() {
         let name = story.trace.clients.get(client).map_or("?", String::as_str);
         write!(page, "<span style=\"--c:{lane}\">{}", escape(name)).ok();
         if let Some(plan) = story.script.clients.get(client) {
@@ -43,7 +48,7 @@ pub(super) fn draw(page: &mut String, story: &Story) {
 }
 
 /// The clients that have something to show, in the order of their lanes.
-pub(super) fn clients(story: &Story) -> Vec<usize> {
+fn clients(story: &Story) -> Vec<usize> {
     let shown: BTreeSet<usize> = story.trace.entries.iter().filter_map(|entry| entry.client).collect();
     shown.into_iter().collect()
 }
@@ -95,8 +100,9 @@ impl<'a> Chart<'a> {
             self.is_over = true;
             self.gap(self.end_ms);
             self.open_row("over", self.end_ms);
-            self.page
-                .push_str("<p class=\"all\">the script is over: faults end, those with a session come back</p>");
+            self.page.push_str(
+                "<p class=\"all\">the script is over: faults end, those with a session come back</p>",
+            );
             self.close_row();
             // Nothing goes wrong any more.
             self.frozen_until = 0;
@@ -109,39 +115,33 @@ impl<'a> Chart<'a> {
         let Some(before) = self.time_ms else { return };
         if now >= before + GAP_MS {
             let length = thousandths(now - before);
-            let state = self.state(before);
-            writeln!(self.page, "<div class=\"r gap{state}\"><p class=\"all\">+{length} s</p></div>").ok();
+            self.open("gap", before, "");
+            write!(self.page, "<p class=\"all\">+{length} s</p>").ok();
+            self.close_row();
         }
     }
 
-    /// The classes that say how things stand.
-    fn state(&self, now: u64) -> String {
-        let mut state = String::new();
-        if self.down {
-            state.push_str(" down");
-        }
-        if now < self.frozen_until {
-            state.push_str(" frozen");
+    /// Opens a row that looks as things stand.
+    fn open(&mut self, class: &str, now: u64, id: &str) {
+        let down = if self.down { " down" } else { "" };
+        let frozen = if now < self.frozen_until { " frozen" } else { "" };
+        write!(self.page, "<div class=\"r {class}{down}{frozen}\"{id}>").ok();
+        if !self.down {
+            self.page.push_str("<b class=\"up\"></b>");
         }
         for (lane, open) in self.open.iter().enumerate() {
-            if *open > 0 {
-                write!(state, " o{lane}").ok();
-            }
             if now < self.stalled_until[lane] {
-                write!(state, " s{lane}").ok();
+                write!(self.page, "<b class=\"stall\" style=\"--c:{lane}\"></b>").ok();
+            }
+            if *open > 0 {
+                write!(self.page, "<b style=\"--c:{lane}\"></b>").ok();
             }
         }
-        state
     }
 
     fn open_row(&mut self, class: &str, now: u64) {
-        let state = self.state(now);
-        let id = if class == "broken" && !std::mem::replace(&mut self.broken, true) {
-            " id=\"broken\""
-        } else {
-            ""
-        };
-        write!(self.page, "<div class=\"r {class}{state}\"{id}>").ok();
+        let first = class == "broken" && !std::mem::replace(&mut self.broken, true);
+        self.open(class, now, if first { " id=\"broken\"" } else { "" });
         if self.time_ms != Some(now) {
             write!(self.page, "<time>{}</time>", thousandths(now)).ok();
         }

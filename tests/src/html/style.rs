@@ -1,26 +1,7 @@
-//! How the page looks. Lanes are backgrounds of the rows: a row's classes say which of them are drawn.
+//! How the page looks. The sheet is the same for all pages: what differs stands in the page, as `--lanes` and `--c`.
 
-use std::fmt::Write;
-
-/// The style sheet of a chart with so many clients.
-pub(super) fn sheet(lanes: usize) -> String {
-    let mut sheet = format!(":root{{--lanes:{lanes}}}\n{BASE}");
-    // The lanes of a row, from the last to the first: the line, the band of an open connection, that of a stall.
-    let mut layers = vec!["linear-gradient(var(--broker,var(--ink)) 0 0) calc(var(--gut) - 2px) 0/4px 100%".into()];
-    for lane in 0..lanes {
-        let x = format!("calc(var(--gut) + {}*var(--lane)", lane + 1);
-        layers.push(format!("linear-gradient(var(--o{lane},transparent) 0 0) {x} - 1.5px) 0/3px 100%"));
-        layers.push(format!("linear-gradient(var(--line) 0 0) {x} - .5px) 0/1px 100%"));
-        layers.push(format!("linear-gradient(var(--s{lane},transparent) 0 0) {x} - 9px) 0/18px 100%"));
-        // Custom properties of the row itself.
-        writeln!(sheet, ".o{lane}{{--o{lane}:var(--ink)}}.s{lane}{{--s{lane}:var(--stall)}}").ok();
-    }
-    let layers: Vec<String> = layers.iter().map(|layer: &String| format!("{layer} no-repeat")).collect();
-    writeln!(sheet, ".r{{background:{},var(--row,transparent)}}", layers.join(",")).ok();
-    sheet
-}
-
-const BASE: &str = "\
+/// The style sheet.
+pub(super) const SHEET: &str = "\
 :root{color-scheme:light dark;--gut:84px;--lane:240px;--page:#fff;--ink:#333;--line:#bbb;--soft:#767676;\
 --con:#7a3ea8;--sub:#a85a00;--pub:#0b62c4;--ack:#2b7a3d;--ping:#8a8a8a;--bad:#c01818;--stall:#f3c98b;\
 --frozen:#e9eef6;--down:#fbe4e4;--box:#f6f6f6}
@@ -47,13 +28,19 @@ padding:7px 11px;background:var(--box)}
 .key::before{content:'';display:inline-block;width:20px;border-top:2px solid;margin-right:6px;vertical-align:3px}
 .key.con{color:var(--con)}.key.sub{color:var(--sub)}.key.pub{color:var(--pub)}.key.ack{color:var(--ack)}
 .key.dup{color:var(--pub)}.key.dup::before{border-top-style:dashed}.key.fault{color:var(--bad)}
-main{width:max-content;min-width:calc(var(--gut) + (var(--lanes) + 1.3)*var(--lane));padding-bottom:60px}
+main{position:relative;width:max-content;min-width:calc(var(--gut) + (var(--lanes) + 1.3)*var(--lane));padding-bottom:60px}
 .names{position:sticky;top:0;height:26px;background:var(--page);border-bottom:1px solid var(--line);z-index:3;\
 font-weight:600}
 .names span{position:absolute;top:3px;left:calc(var(--gut) + (var(--c) + 1)*var(--lane));transform:translateX(-50%)}
 .names .broker{left:var(--gut)}
 .names small{font-weight:400;color:var(--soft)}
-.r{position:relative;min-height:19px;break-inside:avoid}
+.lane{position:absolute;top:26px;bottom:0;left:calc(var(--gut) + (var(--c) + 1)*var(--lane) - .5px);width:1px;\
+background:var(--line)}
+.r{position:relative;min-height:19px;break-inside:avoid;background:var(--row,none)}
+.r b{position:absolute;top:0;bottom:0;width:3px;left:calc(var(--gut) + (var(--c) + 1)*var(--lane) - 1.5px);\
+background:var(--ink)}
+.r b.up{left:calc(var(--gut) - 2px);width:4px}
+.r b.stall{width:18px;margin-left:-7.5px;background:var(--stall)}
 .r p{margin:0}
 time{position:absolute;left:0;width:calc(var(--gut) - 10px);text-align:right;line-height:19px;font-size:11px;\
 color:var(--soft);font-variant-numeric:tabular-nums}
@@ -95,10 +82,9 @@ border-top:3px solid var(--bad);z-index:0}
 .gap{min-height:24px}
 .gap .all{color:var(--soft);font-size:11px;line-height:24px;margin-left:0!important;\
 width:calc(var(--gut) - 10px);text-align:right;padding:0;background:none}
-.gap{--ink:var(--line);mask:repeating-linear-gradient(#000 0 3px,transparent 3px 6px) \
-calc(var(--gut) - 3px) 0/100% 100% no-repeat,linear-gradient(#000 0 0) 0 0/calc(var(--gut) - 5px) 100% no-repeat}
+.gap b{opacity:.3}
 .frozen{--row:var(--frozen)}
-.down{--row:var(--down);--broker:transparent}
+.down{--row:var(--down)}
 body:has(#show-ack:not(:checked)) .r.ack,body:has(#show-ping:not(:checked)) .r.ping,\
 body:has(#show-step:not(:checked)) .r.step,body:has(#show-note:not(:checked)) .r.note{display:none}
 @media print{.legend label{display:none}.names{position:relative}@page{size:landscape;margin:10mm}\
