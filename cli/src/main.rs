@@ -1,4 +1,4 @@
-//! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`.
+//! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`, `culex sim`.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
 //! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]).

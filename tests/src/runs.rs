@@ -106,7 +106,7 @@ impl Runs {
             }
         };
         std::thread::scope(|scope| {
-            (1..self.jobs).for_each(|_| drop(scope.spawn(&work)));
+            (1..self.jobs).for_each(|_| drop(scope.spawn(work)));
             work();
         });
         summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -64,7 +64,7 @@ background:var(--k,var(--ink))}
 overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .step .at{font-weight:600}
 .note{--k:var(--soft)}.note .at{color:var(--soft);font-style:italic}
-details.at>pre{font-style:normal;position:relative;z-index:2;width:calc(2.2*var(--lane))}
+details.at>pre{margin:0;font-style:normal;position:relative;z-index:2;width:calc(2.2*var(--lane))}
 details.at>summary::marker{content:''}
 details.at>summary::after{content:' \\25B8'}details.at[open]>summary::after{content:' \\25BE'}
 .fault{--k:var(--bad)}.fault .at{color:var(--bad);font-weight:600}
