@@ -3,6 +3,7 @@
 
 use culex_simulation::runs::{FAILURES_MAX, Limit, Runs, Story, Summary};
 use culex_simulation::script::{Op, Step};
+use culex_simulation::trace::{Entry, Kind};
 use culex_simulation::{Broken, Outcome, Profile, Promise, Script, Trace, html, simulate};
 use std::collections::BTreeSet;
 
@@ -161,10 +162,10 @@ fn the_picture_shows_every_entry_and_the_promise_that_was_broken() {
     let seed = (0..).find(|seed| forgetful(&crash(*seed), None).broken.is_some()).unwrap();
     let mut story = Story::of(&crash(seed), 0, forgetful);
     let clients = story.script.clients.len();
-    story.trace.entries.push(culex_simulation::trace::Entry {
+    story.trace.entries.push(Entry {
         at: 27_462_000,
         client: None,
-        kind: culex_simulation::trace::Kind::Broken,
+        kind: Kind::Broken,
         text: "<script>alert('&')</script>".into(),
     });
     let page = html::page(&story, "culex <test>");
@@ -191,12 +192,63 @@ fn the_picture_shows_every_entry_and_the_promise_that_was_broken() {
     assert!(!page.contains("http") && !page.contains("src=") && !page.contains("url("));
 }
 
+/// The story of a script that is not drawn.
+fn story(ops: Vec<(u64, Op)>) -> Story {
+    let steps = ops.into_iter().map(|(at_ms, op)| Step { at_ms, op }).collect();
+    let mut script = Script { steps, ..crash(1) };
+    script.clients.iter_mut().for_each(|plan| plan.keep_alive_s = 0);
+    Story::of(&script, 0, simulate)
+}
+
+#[test]
+fn the_picture_shows_for_how_long_something_is_wrong() {
+    let connect = |client| Op::Connect { client, clean: true, expiry_s: 60, will: None };
+    let page = html::page(
+        &story(vec![
+            (0, connect(0)),
+            (1_000, Op::Stall { client: 0, ms: 500 }),
+            (1_200, connect(1)),
+            (2_000, Op::Partition { ms: 300 }),
+            (2_100, Op::Vanish { client: 1 }),
+            (5_000, Op::Crash { down_ms: 700 }),
+        ]),
+        "test",
+    );
+    let rows = || page.lines().filter(|line| line.starts_with("<div class=\"r "));
+    let row = |what: &str| rows().find(|line| line.contains(what)).unwrap();
+    let (stall, open, up) =
+        ("<b class=\"stall\" style=\"--c:0\">", "<b style=\"--c:0\">", "<b class=\"up\">");
+    assert!(
+        row("reads nothing for 500 ms").contains(stall) && row("reads nothing for 500 ms").contains(open)
+    );
+    assert!(row("no byte moves").contains("frozen") && row("vanishes").contains("frozen"));
+    let killed = row("the broker is killed");
+    assert!(killed.contains("fault killed down") && !killed.contains(up) && !killed.contains(open));
+    let back = row("the broker is back");
+    assert!(!back.contains("down") && !back.contains("frozen") && !back.contains(stall) && back.contains(up));
+    assert!(page.contains("<time>5.000</time>") && row("+2.900 s").contains("r gap"));
+}
+
+#[test]
+fn a_picture_of_thousands_of_entries_stays_small() {
+    let mut story = story(vec![(0, Op::Connect { client: 0, clean: true, expiry_s: 0, will: None })]);
+    let entry = |number: u64| Entry {
+        at: 9_000_000 + number,
+        client: Some(0),
+        kind: Kind::Out,
+        text: format!("PUBLISH q1 #1 a/b/c: {number:06}"),
+    };
+    story.trace.entries.extend((0..3_000).map(entry));
+    let page = html::page(&story, "test");
+    assert!(page.contains(": 002999</span>") && page.len() < 1_000_000, "{} bytes", page.len());
+}
+
 fn crash(seed: u64) -> Script {
     Script::draw(seed, Some(Profile::Crash))
 }
 
-fn is_packet(entry: &culex_simulation::trace::Entry) -> bool {
-    matches!(entry.kind, culex_simulation::trace::Kind::In | culex_simulation::trace::Kind::Out)
+fn is_packet(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::In | Kind::Out)
 }
 
 #[test]
