@@ -4,6 +4,7 @@ use crate::conformance::ConformanceArgs;
 use crate::problem::Problem;
 use crate::replay::{ExplainArgs, ReplayArgs};
 use crate::settings::{Given, Source, Value};
+use crate::sim::SimArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Say why a client got messages or did not.
     Explain(ExplainArgs),
+    /// Simulate brokers.
+    Sim(SimArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -54,6 +57,8 @@ enum Word {
     Replay(ReplayArgs),
     /// Say of every message on a topic in a recording why a client got it or did not
     Explain(ExplainArgs),
+    /// Simulate brokers under faults, a seed each, against a model of what MQTT promises
+    Sim(SimArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -113,6 +118,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::Conformance(args)), .. }) => Ok(Command::Conformance(args)),
         Ok(Line { command: Some(Word::Replay(args)), .. }) => Ok(Command::Replay(args)),
         Ok(Line { command: Some(Word::Explain(args)), .. }) => Ok(Command::Explain(args)),
+        Ok(Line { command: Some(Word::Sim(args)), .. }) => Ok(Command::Sim(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

@@ -1,5 +1,5 @@
-//! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`, and
-//! `culex replay FILE` for what `serve` recorded.
+//! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`, `culex replay FILE` for
+//! what `serve` recorded, `culex sim`.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
 //! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]).
@@ -17,6 +17,7 @@ mod replay;
 mod runtime;
 mod serve;
 mod settings;
+mod sim;
 
 use args::{Command, ServeArgs};
 use problem::Problem;
@@ -51,6 +52,12 @@ fn perform(command: Command) -> Result<(), Problem> {
         }
         Command::Replay(args) => replay::replay(&args),
         Command::Explain(args) => replay::explain(&args),
+        Command::Sim(args) => {
+            let (text, kept) = sim::sim(&args)?;
+            say(text.trim_end());
+            // As above.
+            if kept { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
+        }
         Command::Settings => {
             say(reference::settings().trim_end());
             Ok(())

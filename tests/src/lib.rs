@@ -17,17 +17,22 @@
 //! | [`world`] | clock, network, disk, program: the adapter of the simulation |
 //! | [`client`] | a client that speaks MQTT as the standard asks for |
 //! | [`model`] | the reference: what MQTT promises, and the checks |
+//! | [`runs`] | many seeds on several threads, and the story of one |
 //! | [`mod@shrink`] | makes a failing script small |
-//! | [`trace`] | what happened, to be read or drawn |
+//! | [`trace`] | what happened, to be read |
+//! | [`html`] | the same, drawn |
 //! | [`random`] | where chance comes from |
 
 pub mod client;
+pub mod html;
 pub mod model;
 mod net;
 pub mod random;
+pub mod runs;
 pub mod script;
 pub mod shrink;
 pub mod trace;
+mod words;
 pub mod world;
 
 pub use model::{Broken, Promise};
