@@ -71,6 +71,11 @@ fn qos(script: &mut Script<'_>) -> QoS {
     script.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
 }
 
+/// That of a message in flight.
+fn qos_above_0(script: &mut Script<'_>) -> QoS {
+    script.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce])
+}
+
 /// Around the time at which the machine starts, or far from it.
 fn wall(script: &mut Script<'_>) -> Option<Wall> {
     let now = 1_700_000_000_000_u64;
@@ -152,7 +157,7 @@ fn build_delivery(tag: u8, client_id: Box<str>, script: &mut Script<'_>) -> Reco
         13 => Record::Dropped { client_id },
         14 => Record::Sent { client_id, packet_id: packet_id(script) },
         15 => {
-            let (message, qos, identifiers) = (message(script), qos(script), identifiers(script));
+            let (message, qos, identifiers) = (message(script), qos_above_0(script), identifiers(script));
             let (packet_id, flags) = (packet_id(script), script.byte());
             let (retain, paged) = (flags & 1 != 0, flags & 2 != 0);
             Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged }
@@ -172,7 +177,7 @@ fn relayed(client: Box<str>, script: &mut Script<'_>) -> Relayed {
     let retained = script.pick(&[Effect::None, Effect::Set, Effect::Removed]);
     let recipient = |script: &mut Script<'_>| Recipient {
         client_id: client_id(script),
-        qos: qos(script),
+        qos: qos_above_0(script),
         retain: script.byte() & 1 != 0,
         identifiers: identifiers(script),
         packet_id: (script.byte() & 1 != 0).then(|| packet_id(script)),

@@ -295,6 +295,9 @@ impl World {
             self.pass_ms(wait);
             self.settle();
         }
-        assert_eq!(self.broker.deadline(), None, "timers that never end");
+        // What a client retains expires by then, what a foreign log says need not.
+        if !self.restored {
+            assert_eq!(self.broker.deadline(), None, "timers that never end");
+        }
     }
 }

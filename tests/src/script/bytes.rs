@@ -85,7 +85,7 @@ impl Digits {
 
 fn plan(bytes: &mut Bytes<'_>, profile: Profile) -> Plan {
     let (mut first, mut second) = (bytes.digits(), bytes.digits());
-    let socket_bytes = second.pick(&[1 << 20, 1, 100, 3_000]);
+    let socket_bytes = second.pick(&[1 << 20, 64, 300, 3_000]);
     Plan {
         version: first.pick(&[Version::V5, Version::V311, Version::V31]),
         keep_alive_s: first.pick(&[0, 2, 5, 30]),
