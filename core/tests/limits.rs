@@ -313,8 +313,8 @@ fn what_expired_at_the_head_of_a_full_queue_makes_room() {
         let bob = bench.connect(Version::V5, "bob");
         for n in 0..2 {
             let properties = properties(&[Property::MessageExpiryInterval(1)]);
-            let publish = Publish { properties, ..publish("t", &n.to_string(), Q1) };
-            bench.send(bob, &Packet::Publish(publish));
+            let payload = n.to_string();
+            bench.send(bob, &Packet::Publish(Publish { properties, ..publish("t", &payload, Q1) }));
         }
         bench.publish(bob, "t", "2", Q1);
         bench.pass_ms(2_000);
