@@ -305,6 +305,29 @@ fn a_full_queue_drops_what_its_policy_says() {
 }
 
 #[test]
+fn what_expired_at_the_head_of_a_full_queue_makes_room() {
+    // [MQTT-3.3.2-5]
+    for queue_overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Disconnect] {
+        let (mut bench, packet) =
+            offline(Config { queue_messages_max: 3, queue_overflow, ..Config::default() });
+        let bob = bench.connect(Version::V5, "bob");
+        for n in 0..2 {
+            let properties = properties(&[Property::MessageExpiryInterval(1)]);
+            let payload = n.to_string();
+            bench.send(bob, &Packet::Publish(Publish { properties, ..publish("t", &payload, Q1) }));
+        }
+        bench.publish(bob, "t", "2", Q1);
+        bench.pass_ms(2_000);
+        bench.publish(bob, "t", "3", Q1);
+        bench.publish(bob, "t", "4", Q1);
+        let stats = bench.broker.stats();
+        assert_eq!((stats.dropped_expired, stats.dropped_queue_full), (2, 0), "{queue_overflow:?}");
+        let alice = bench.connect_with(&packet).0;
+        assert_eq!(bench.handshake(alice), ["t: 2", "t: 3", "t: 4"]);
+    }
+}
+
+#[test]
 fn a_queue_has_a_limit_of_bytes() {
     let (mut bench, packet) = offline(Config { queue_bytes_max: 5_000, ..Config::default() });
     let bob = bench.connect(Version::V5, "bob");

@@ -4,6 +4,8 @@
 //! they are on their way, when an answer comes) is drawn from the script's seed, for each part on its own: so a script
 //! with a step taken out tells the same story otherwise, and can be shrunk.
 
+mod bytes;
+
 use crate::random::Random;
 use culex_core::Config;
 use culex_core::config::Overflow;

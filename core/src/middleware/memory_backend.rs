@@ -430,9 +430,14 @@ impl MemoryBackend {
         let queue = self.queues.get_or_insert_with(session, Queue::default);
         let size = cost(&queued);
         let (most, bytes_max) = (cx.config().queue_messages_max as usize, cx.config().queue_bytes_max);
+        let wall = cx.now().wall;
         while queue.messages.len() >= most || queue.bytes + size > bytes_max {
-            cx.stats().dropped_queue_full += 1;
+            // [MQTT-3.3.2-5]: it costs no other its place.
+            let expired = queue.messages.front().is_some_and(|oldest| oldest.message.expired(wall));
+            let counter = cx.stats();
+            *(if expired { &mut counter.dropped_expired } else { &mut counter.dropped_queue_full }) += 1;
             let oldest = match cx.config().queue_overflow {
+                _ if expired => queue.messages.pop_front(),
                 // What does not even fit into an empty queue costs nobody else his place.
                 Overflow::DropOldest if size <= bytes_max => queue.messages.pop_front(),
                 Overflow::DropOldest | Overflow::DropNewest => None,

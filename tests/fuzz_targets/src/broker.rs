@@ -42,6 +42,8 @@ fn perform(world: &mut World, op: u8, at: usize, script: &mut Script<'_>) {
         11 => world.unsubscribe(),
         12 => world.touch_what_is_gone(),
         13 => world.shutdown(),
+        14 => world.commit(script.byte()),
+        15 if world.is_durable() => world.commit_failed(),
         _ => world.drain(),
     }
 }

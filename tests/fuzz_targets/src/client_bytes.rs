@@ -17,21 +17,20 @@ use std::num::{NonZeroU16, NonZeroU32};
 pub fn client_bytes(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let kind = script.byte();
-    let mut clients = Clients { world: World::new(kind), orderly: kind & 8 == 0, damage: None };
-    while let Some(op) = script.next() {
-        clients.perform(op & 0x0F, usize::from(op >> 4) % PEERS, &mut script);
-    }
+    let mut clients = Clients::new(World::new(kind), kind);
+    clients.run(&mut script);
     clients.world.end();
 }
 
-const CLIENT_IDS: [&str; 4] = ["a", "b", "c", ""];
-const TOPICS: [&str; 8] = ["t", "t/1", "t/2", "u/v/w", "$SYS/x", "/", "long/topic/that/wants/an/alias", "é"];
-const FILTERS: [&str; 10] =
+pub(crate) const CLIENT_IDS: [&str; 4] = ["a", "b", "c", ""];
+pub(crate) const TOPICS: [&str; 8] =
+    ["t", "t/1", "t/2", "u/v/w", "$SYS/x", "/", "long/topic/that/wants/an/alias", "é"];
+pub(crate) const FILTERS: [&str; 10] =
     ["#", "t", "t/+", "t/#", "+/v/#", "$share/g/t/#", "$share/h/#", "$SYS/#", "/+", "bad/#/filter"];
 const PAYLOADS: [&[u8]; 4] = [b"", b"1", b"a payload", &[b'x'; 700]];
 
-struct Clients {
-    world: World,
+pub(crate) struct Clients {
+    pub(crate) world: World,
     /// Clients read everything before they say something.
     orderly: bool,
     /// What the next packet gets: a byte at a place is changed.
@@ -39,6 +38,17 @@ struct Clients {
 }
 
 impl Clients {
+    pub(crate) fn new(world: World, kind: u8) -> Self {
+        Self { world, orderly: kind & 8 == 0, damage: None }
+    }
+
+    /// What they do, to the end of the script.
+    pub(crate) fn run(&mut self, script: &mut Script<'_>) {
+        while let Some(op) = script.next() {
+            self.perform(op & 0x0F, usize::from(op >> 4) % PEERS, script);
+        }
+    }
+
     fn perform(&mut self, op: u8, at: usize, script: &mut Script<'_>) {
         match op {
             0 => {
@@ -63,7 +73,7 @@ impl Clients {
             10 => self.world.write(at, script.byte().into()),
             11 => self.world.disconnect(at, Cause::Eof),
             12 => self.world.pass_ms(1 << (script.byte() % 24)),
-            13 => self.world.answer(script.byte()),
+            13 => self.world.comes_back(script.byte()),
             14 => self.world.publish(script),
             _ => {
                 self.world.writable(at);

@@ -7,10 +7,12 @@ mod broker;
 mod client_bytes;
 mod decode;
 mod link;
+mod log;
 mod observer;
 mod packets;
 mod round_trip;
 mod script;
+mod simulation;
 mod topics;
 mod world;
 
@@ -18,7 +20,9 @@ pub use broker::broker;
 pub use client_bytes::client_bytes;
 pub use decode::decode;
 pub use link::link;
+pub use log::log;
 pub use round_trip::{round_trip, what_is_built};
+pub use simulation::world;
 pub use topics::topics;
 
 /// The function of a target.
@@ -30,6 +34,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("client_bytes", client_bytes),
     ("decode", decode),
     ("link", link),
+    ("log", log),
     ("round_trip", round_trip),
     ("topics", topics),
+    ("world", world),
 ];

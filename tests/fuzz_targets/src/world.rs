@@ -1,17 +1,21 @@
 //! The machine and everything around it, as an adapter would be: clients, their output, questions, time.
 
+mod store;
+
 use crate::observer::Observer;
 use crate::script::Script;
 use culex_core::middleware::{Authentication, Authorize, Permission, Wanted};
 use culex_core::packet::{QoS, ReasonCode};
 use culex_core::{
-    Action, Answer, Broker, Close, Config, ConnectionId, Disconnect, Message, Now, Origin, Peer, Seed,
-    SessionId, Stack, Ticket,
+    Action, Answer, Broker, Close, Config, ConnectionId, Disconnect, LogSeq, Message, Now, Origin, Peer,
+    Record, Seed, SessionId, Stack, Ticket,
 };
 use std::sync::Arc;
 
 /// Connections at a time.
 pub(crate) const PEERS: usize = 4;
+/// The bit of the first byte that says whether the machine stores what it acknowledges.
+pub(crate) const DURABLE: u8 = 0x10;
 /// More outputs of one input than any input of this size can cause.
 const OUTPUTS_MAX: usize = 1_000_000;
 
@@ -30,50 +34,65 @@ pub(crate) struct World {
     stale: Option<ConnectionId>,
     tickets: Vec<Ticket>,
     subscriptions: Vec<SessionId>,
+    kind: u8,
+    /// The records from the beginning on; how many of them are durable; and whether no more ever will be.
+    log: Vec<Record>,
+    committed: usize,
+    failed: bool,
+    /// The log began with records that no machine need have stored.
+    restored: bool,
+}
+
+/// The first byte says how narrow a machine is, whether it asks, and whether it stores.
+fn machine(kind: u8, now: Now) -> Broker {
+    let mut config = Config { packet_size_max: 2048, ..Config::default() };
+    if kind & 1 != 0 {
+        config = Config {
+            connections_max: 3,
+            outbox_bytes_max: 2048,
+            receive_maximum: 2,
+            in_flight_max: 2,
+            queue_messages_max: 3,
+            queue_bytes_max: 512,
+            topic_alias_maximum: 2,
+            topic_alias_outbound_max: 2,
+            retained_messages_max: 3,
+            retained_bytes_max: 512,
+            subscriptions_max: 3,
+            topic_levels_max: 4,
+            parked_max: 2,
+            notices_max: 2,
+            actions_max: 8,
+            ..config
+        };
+    }
+    let mut stack = if kind & DURABLE != 0 { Stack::durable() } else { Stack::standard() };
+    if kind & 2 != 0 {
+        stack = stack.replace("Authentication", Authentication::ask()).expect("it is in the standard stack");
+    }
+    if kind & 4 != 0 {
+        let ask = |_: &str, _: Option<&str>, _: Wanted<'_>| Permission::Ask;
+        stack = stack.replace("Authorize", Authorize::new(ask)).expect("it is in the standard stack");
+    }
+    assert_eq!(config.check(), Ok(()));
+    Broker::new(Arc::new(config), stack, Seed(u64::from(kind)), now)
 }
 
 impl World {
-    /// The first byte says how narrow the machine is, and whether it asks.
     pub(crate) fn new(kind: u8) -> Self {
-        let mut config = Config { packet_size_max: 2048, ..Config::default() };
-        if kind & 1 != 0 {
-            config = Config {
-                connections_max: 3,
-                outbox_bytes_max: 2048,
-                receive_maximum: 2,
-                in_flight_max: 2,
-                queue_messages_max: 3,
-                queue_bytes_max: 512,
-                topic_alias_maximum: 2,
-                topic_alias_outbound_max: 2,
-                retained_messages_max: 3,
-                retained_bytes_max: 512,
-                subscriptions_max: 3,
-                topic_levels_max: 4,
-                parked_max: 2,
-                notices_max: 2,
-                actions_max: 8,
-                ..config
-            };
-        }
-        let mut stack = Stack::standard();
-        if kind & 2 != 0 {
-            stack =
-                stack.replace("Authentication", Authentication::ask()).expect("it is in the standard stack");
-        }
-        if kind & 4 != 0 {
-            let ask = |_: &str, _: Option<&str>, _: Wanted<'_>| Permission::Ask;
-            stack = stack.replace("Authorize", Authorize::new(ask)).expect("it is in the standard stack");
-        }
         let now = Now::default().plus_ms(1_700_000_000_000);
-        assert_eq!(config.check(), Ok(()));
         Self {
-            broker: Broker::new(Arc::new(config), stack, Seed(u64::from(kind)), now),
+            broker: machine(kind, now),
             now,
             clients: Default::default(),
             stale: None,
             tickets: Vec::new(),
             subscriptions: Vec::new(),
+            kind,
+            log: Vec::new(),
+            committed: 0,
+            failed: false,
+            restored: false,
         }
     }
 
@@ -160,6 +179,10 @@ impl World {
     fn obey(&mut self, action: Action) {
         match action {
             Action::Ask { ticket, .. } => self.tickets.push(ticket),
+            Action::Store { seq, record } => {
+                self.log.push(*record);
+                assert_eq!(seq, LogSeq(self.log.len() as u64), "positions without a gap");
+            }
             Action::Forget { ticket } => self.tickets.retain(|open| *open != ticket),
             Action::Close { id, how: Close::Drop } => {
                 if let Some(client) = self.clients.iter_mut().flatten().find(|client| client.id == id) {
@@ -248,22 +271,33 @@ impl World {
         }
     }
 
+    pub(crate) fn everybody_leaves(&mut self) {
+        (0..PEERS).for_each(|at| self.writable(at));
+        self.settle();
+        (0..PEERS).for_each(|at| self.disconnect(at, Disconnect::Eof));
+        self.settle();
+    }
+
     /// All clients leave, every timer passes.
     pub(crate) fn end(&mut self) {
-        (0..PEERS).for_each(|at| self.writable(at));
-        self.drain();
-        (0..PEERS).for_each(|at| self.disconnect(at, Disconnect::Eof));
-        self.drain();
+        self.settle();
+        if self.is_durable() && !self.failed && !self.restored {
+            self.is_what_its_log_says();
+        }
+        self.everybody_leaves();
         assert_eq!(self.broker.connections(), 0);
         // Longer than the longest interval that MQTT can say.
         self.pass_ms(u64::from(u32::MAX) * 1000 + 1);
-        self.drain();
+        self.settle();
         for _ in 0..1000 {
             let Some(deadline) = self.broker.deadline() else { break };
             let wait = deadline.since(self.now.mono).div_ceil(1_000_000);
             self.pass_ms(wait);
-            self.drain();
+            self.settle();
         }
-        assert_eq!(self.broker.deadline(), None, "timers that never end");
+        // What a client retains expires by then, what a foreign log says need not.
+        if !self.restored {
+            assert_eq!(self.broker.deadline(), None, "timers that never end");
+        }
     }
 }

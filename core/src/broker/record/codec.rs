@@ -297,6 +297,14 @@ impl<'a> Reader<'a> {
         Ok((Self::qos(byte)?, byte & 0b100 != 0, byte & 0b1000 != 0, identifiers))
     }
 
+    /// The identifier of a delivery, which one of QoS 0 has not: it would be sent again with DUP [MQTT-3.3.1-2].
+    fn flight(&mut self, qos: QoS) -> Result<PacketId, BadRecord> {
+        match qos {
+            QoS::AtMostOnce => Err(NO_FLIGHT),
+            _ => self.packet_id(),
+        }
+    }
+
     fn message(&mut self) -> Result<Message, BadRecord> {
         let flags = self.byte()?;
         if flags > 0b111 {
@@ -336,7 +344,7 @@ impl<'a> Reader<'a> {
         for _ in 0..self.number()? {
             let client_id = self.text()?.into();
             let (qos, retain, flies, identifiers) = self.delivery()?;
-            let packet_id = if flies { Some(self.packet_id()?) } else { None };
+            let packet_id = if flies { Some(self.flight(qos)?) } else { None };
             recipients.push(Recipient { client_id, qos, retain, identifiers, packet_id });
         }
         Ok(Relayed { message, settled, retained, recipients })
@@ -384,6 +392,9 @@ impl<'a> Reader<'a> {
             IN_FLIGHT => {
                 let packet_id = self.packet_id()?;
                 let ((qos, retain, paged, identifiers), message) = (self.delivery()?, self.message()?);
+                if qos == QoS::AtMostOnce {
+                    return Err(NO_FLIGHT);
+                }
                 Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged }
             }
             RECEIVED => Record::Received { client_id, packet_id: self.packet_id()? },
@@ -393,6 +404,8 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A delivery of QoS 0 is never in flight.
+const NO_FLIGHT: BadRecord = BadRecord { expected: "a QoS above 0" };
 /// What a packet can hold beside its other fields.
 const MESSAGE_BYTES_MAX: usize = 268_435_455;
 

@@ -26,6 +26,11 @@ fn qos() -> impl Strategy<Value = QoS> {
     prop::sample::select(vec![QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
 }
 
+/// That of what may be in flight.
+fn qos_above_0() -> impl Strategy<Value = QoS> {
+    prop::sample::select(vec![QoS::AtLeastOnce, QoS::ExactlyOnce])
+}
+
 fn identifiers() -> impl Strategy<Value = Identifiers> {
     prop::collection::vec(1u32..=268_435_455, 0..4).prop_map(|numbers| {
         let mut identifiers = Identifiers::None;
@@ -41,15 +46,14 @@ fn relayed() -> impl Strategy<Value = Relayed> {
         text().prop_map(|client_id| Settled::Will { client_id }),
     ];
     let retained = prop::sample::select(vec![Effect::None, Effect::Set, Effect::Removed]);
-    let recipient = (text(), qos(), any::<bool>(), identifiers(), prop::option::of(packet_id())).prop_map(
-        |(client_id, qos, retain, identifiers, packet_id)| Recipient {
+    let recipient = (text(), qos_above_0(), any::<bool>(), identifiers(), prop::option::of(packet_id()))
+        .prop_map(|(client_id, qos, retain, identifiers, packet_id)| Recipient {
             client_id,
             qos,
             retain,
             identifiers,
             packet_id,
-        },
-    );
+        });
     (message(), settled, retained, prop::collection::vec(recipient, 0..4)).prop_map(
         |(message, settled, retained, recipients)| Relayed { message, settled, retained, recipients },
     )
@@ -90,7 +94,7 @@ fn of_delivery() -> impl Strategy<Value = Record> {
                 Record::Queued { client_id, message, qos, retain, identifiers }
             }
         ),
-        (text(), packet_id(), message(), qos(), any::<(bool, bool)>(), identifiers()).prop_map(
+        (text(), packet_id(), message(), qos_above_0(), any::<(bool, bool)>(), identifiers()).prop_map(
             |(client_id, packet_id, message, qos, (retain, paged), identifiers)| {
                 Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged }
             }
@@ -155,6 +159,25 @@ fn what_a_later_version_wrote_is_not_guessed() {
     bytes[0] = 2;
     assert_eq!(Record::decode(&bytes), Err(BadRecord { expected: "version 1" }));
     assert!(Record::decode(&[VERSION, 99, 0]).is_err());
+}
+
+#[test]
+fn nothing_of_qos_0_is_in_flight() {
+    // It would be sent with DUP and a Packet Identifier [MQTT-3.3.1-2] [MQTT-2.2.1-2].
+    let message = Message::new("t", b"m", QoS::AtMostOnce, false).unwrap();
+    let (client_id, qos, retain, identifiers) = ("a".into(), QoS::AtMostOnce, false, Identifiers::None);
+    let packet_id = PacketId::MIN;
+    let recipient = Recipient { client_id, qos, retain, identifiers, packet_id: Some(packet_id) };
+    let (client_id, settled, identifiers) = ("a".into(), Settled::Nothing, Identifiers::None);
+    let (kept, retained, recipients) = (message.clone(), Effect::None, vec![recipient]);
+    for record in [
+        Record::Relayed(Relayed { message: kept, settled, retained, recipients }),
+        Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged: false },
+    ] {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        assert_eq!(Record::decode(&bytes), Err(NO_FLIGHT), "{record:?}");
+    }
 }
 
 #[test]
