@@ -400,10 +400,6 @@ impl OutboundManager {
             }
         }
         self.pump(cx, session);
-        if self.windows.get(session).is_some_and(|window| window.unsent == 0) {
-            return;
-        }
-        self.resend(cx, session, id);
     }
 
     fn resend(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId) {
@@ -532,3 +528,35 @@ fn may_send(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> bool {
 const PURPOSE: u64 = 0xa11a_5e51;
 /// Payloads from this size on are shared between the outboxes of a fan-out; smaller ones are cheaper to copy.
 const SHARED_BYTES: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::middleware::{Stack, watched::Watched};
+    use crate::packet::{Connect, Property};
+    use crate::testing::{Bench, connect, properties};
+
+    #[test]
+    fn aliases_and_what_is_in_flight_are_forgotten_with_their_connection_and_session() {
+        let watched = Watched::new(OutboundManager::default());
+        let stack = Stack::standard().replace("OutboundManager", watched.clone()).unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let (aliases, none) = (properties(&[Property::TopicAliasMaximum(5)]), connect(Version::V5, "bob"));
+        let alice = bench.connect_with(&Connect { properties: aliases, ..connect(Version::V5, "alice") }).0;
+        let bob = bench.connect_with(&none).0;
+        // The first two there are.
+        let sessions = [0, 1].map(|index| SessionId::new(index, 0));
+        for id in [alice, bob] {
+            bench.subscribe(id, "t", QoS::AtLeastOnce);
+        }
+        bench.publish(bob, "t", "m", QoS::AtLeastOnce);
+        assert!(watched.part().aliases.get(alice).is_some_and(|known| known.contains_key("t")));
+        assert!(watched.part().aliases.get(bob).is_none(), "who takes no alias costs no table");
+        assert!(sessions.iter().all(|session| watched.part().windows.get(*session).is_some()));
+        bench.cut(alice);
+        bench.cut(bob);
+        assert!(watched.part().aliases.get(alice).is_none());
+        assert!(sessions.iter().all(|session| watched.part().windows.get(*session).is_none()));
+    }
+}
