@@ -3,11 +3,13 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)]
 
-use culex_core::broker::{Answer, Queued};
-use culex_core::middleware::{Authorize, KeepAlive, Permission, Stack, Wanted};
+use culex_core::broker::{Action, Answer, Cx, Queued};
+use culex_core::middleware::{Authorize, Flow, Hooks, Middleware, Permission, Stack, Wanted};
 use culex_core::packet::*;
 use culex_core::testing::*;
 use culex_core::{Config, ConnectionId, Message};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const Q0: QoS = QoS::AtMostOnce;
 const Q1: QoS = QoS::AtLeastOnce;
@@ -244,8 +246,7 @@ fn what_expired_before_it_was_sent_is_counted() {
 
 #[test]
 fn nothing_wakes_the_machine_when_nothing_can_expire() {
-    let stack = Stack::standard().replace("KeepAlive", KeepAlive::default()).unwrap();
-    let mut bench = Bench::with(Config::default(), stack);
+    let mut bench = Bench::new();
     let bob = bench.connect(Version::V5, "bob");
     bench.send(bob, &retained("t", "m", Q0));
     assert_eq!(bench.broker.deadline(), None, "a retained message without an expiry is not swept");
@@ -374,4 +375,36 @@ fn a_reason_of_a_policy_that_a_packet_cannot_carry_becomes_an_unspecified_error(
     bench.publish(alice, "t", "m", Q1);
     bench.publish(alice, "t", "m", Q2);
     assert_eq!(bench.lines(alice), ["PUBACK 80 #1", "PUBREC 80 #1"]);
+}
+
+/// Counts look-ups in queues.
+struct LookUps(Arc<AtomicU64>);
+
+impl Middleware for LookUps {
+    fn name(&self) -> &'static str {
+        "LookUps"
+    }
+    fn wants(&self) -> Hooks {
+        Hooks::LOOKUP_OFFLINE
+    }
+    fn action(&mut self, _: &mut Cx<'_>, _: &mut Action) -> Flow {
+        self.0.fetch_add(1, Relaxed);
+        Flow::Next
+    }
+}
+
+#[test]
+fn an_acknowledgement_looks_nothing_up_when_nothing_waits() {
+    let count = Arc::new(AtomicU64::new(0));
+    let stack = Stack::standard().insert_before("MemoryBackend", LookUps(Arc::clone(&count))).unwrap();
+    let mut bench = Bench::with(Config { in_flight_max: 1, ..Config::default() }, stack);
+    let alice = bench.connect(Version::V5, "alice");
+    bench.subscribe(alice, "t", Q2);
+    // The one that looked for what is retained.
+    assert_eq!(count.swap(0, Relaxed), 1);
+    for expected in [0, 1] {
+        (0..=expected).for_each(|_| bench.publish(alice, "t", "m", Q1));
+        assert_eq!(bench.handshake(alice).len() as u64, 1 + expected);
+        assert_eq!(count.load(Relaxed), expected);
+    }
 }

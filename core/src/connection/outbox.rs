@@ -196,6 +196,10 @@ mod tests {
             pool.give(Vec::with_capacity(length));
             assert_eq!(pool.0.len(), usize::from(length == POOLED_BYTES), "{length} bytes");
         }
+        pool.0.clear();
+        pool.give(Vec::with_capacity(32 * 1024));
+        assert_eq!(pool.0.len(), 1, "what a burst needed is used again");
+        pool.0.clear();
         (0..POOLED_BUFFERS + 10).for_each(|_| pool.give(Vec::with_capacity(1)));
         assert_eq!(pool.0.len(), POOLED_BUFFERS);
     }

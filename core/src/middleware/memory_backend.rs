@@ -653,4 +653,23 @@ mod tests {
         assert_eq!(other, again);
         assert_ne!(known, other);
     }
+
+    #[test]
+    fn when_the_number_of_a_relay_starts_over_every_receiver_still_gets_its_message_once() {
+        // [MQTT-3.3.4-2]: the number tells who has it already.
+        let watched = Watched::new(MemoryBackend::default());
+        let stack = Stack::standard().replace("MemoryBackend", watched.clone()).unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let alice = bench.connect(Version::V5, "alice");
+        for filter in ["t", "+"] {
+            bench.subscribe(alice, filter, QoS::AtMostOnce);
+        }
+        bench.publish(alice, "t", "1", QoS::AtMostOnce);
+        watched.part().relay = u32::MAX - 1;
+        for payload in ["2", "3", "4"] {
+            bench.publish(alice, "t", payload, QoS::AtMostOnce);
+        }
+        assert_eq!(bench.messages(alice), ["t: 1", "t: 2", "t: 3", "t: 4"]);
+        assert_eq!(watched.part().relay, 2);
+    }
 }

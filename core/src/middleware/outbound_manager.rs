@@ -99,7 +99,7 @@ impl Middleware for OutboundManager {
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
             Action::Forward(forward) => return self.forward(cx, forward),
-            Action::Room { session } if self.waits(cx, *session) => {
+            Action::Room { session } => {
                 self.pump(cx, *session);
                 return Flow::Done;
             }
@@ -361,12 +361,6 @@ impl OutboundManager {
             cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
             self.pump(cx, session);
         }
-    }
-
-    /// Whether something waits until the session can take it.
-    fn waits(&self, cx: &Cx<'_>, session: SessionId) -> bool {
-        cx.session(session).is_some_and(|session| session.queued > 0 || session.paging)
-            || self.windows.get(session).is_some_and(|window| window.unsent > 0)
     }
 
     /// Fills the window again: first with what was in flight before, then from the queue.

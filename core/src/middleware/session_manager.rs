@@ -378,7 +378,8 @@ impl SessionManager {
         }
         cx.journal(session, |client_id| Record::SessionEnded { client_id });
         let (Some(names), Some(state)) = (&mut self.by_client_id, cx.session(session)) else { return };
-        if !state.program && names.get(&*state.client_id) == Some(&session) {
+        // A session of the program may have the name of a client's.
+        if names.get(&*state.client_id) == Some(&session) {
             names.remove(&*state.client_id);
         }
     }
