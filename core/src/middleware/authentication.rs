@@ -225,7 +225,7 @@ fn say(cx: &mut Cx<'_>, to: ConnectionId, reason: ReasonCode, method: &str, data
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::middleware::{Stack, watched::Watched};
+    use crate::middleware::{Stack, tests::Watched};
     use crate::packet::Properties;
     use crate::testing::{Bench, connect, properties};
 

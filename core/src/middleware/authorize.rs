@@ -227,7 +227,7 @@ const ALLOWED_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::middleware::{Stack, watched::Watched};
+    use crate::middleware::{Stack, tests::Watched};
     use crate::packet::Version;
     use crate::testing::Bench;
 

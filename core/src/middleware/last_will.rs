@@ -221,7 +221,7 @@ impl Will {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::middleware::{Authentication, Decision, Stack, watched::Watched};
+    use crate::middleware::{Authentication, Decision, Stack, tests::Watched};
     use crate::testing::{Bench, connect, will};
 
     #[test]

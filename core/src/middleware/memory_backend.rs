@@ -628,7 +628,7 @@ const SWEEP_STEP_MS: u64 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::middleware::{Stack, watched::Watched};
+    use crate::middleware::{Stack, tests::Watched};
     use crate::testing::Bench;
     use crate::time::Now;
     use alloc::format;

@@ -18,7 +18,7 @@ mod session_manager;
 mod stack;
 mod subscription_manager;
 #[cfg(test)]
-mod watched;
+mod tests;
 
 pub use authentication::{Authenticate, Authentication, Decision};
 pub use authorize::{Authorize, Permission, Policy, Wanted};

@@ -527,7 +527,7 @@ const SHARED_BYTES: usize = 4 * 1024;
 mod tests {
     use super::*;
     use crate::id::Id;
-    use crate::middleware::{Stack, watched::Watched};
+    use crate::middleware::{Stack, tests::Watched};
     use crate::packet::{Connect, Property};
     use crate::testing::{Bench, connect, properties};
 

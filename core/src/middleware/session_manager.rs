@@ -450,7 +450,7 @@ const PACKET_SIZE_MAX: u32 = 268_435_460;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::middleware::{Stack, watched::Watched};
+    use crate::middleware::{Stack, tests::Watched};
     use crate::testing::{Bench, connect};
 
     /// Lets no session open.

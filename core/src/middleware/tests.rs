@@ -1,4 +1,4 @@
-//! A part of the chain that a test can look into while the machine runs it.
+//! What the tests of the parts share: a part of the chain that a test can look into while the machine runs it.
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Answer, Cx, Owner};
