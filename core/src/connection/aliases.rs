@@ -66,6 +66,7 @@ mod tests {
         assert_eq!(aliases.resolve(2, "", 3), Ok("b"));
         assert_eq!(aliases.resolve(3, "c", 3), Ok("c"));
         assert_eq!(aliases.resolve(1, "", 3).unwrap_err().reason, ReasonCode::ProtocolError);
+        assert_eq!(aliases.0.len(), 3, "no more places than aliases");
         for alias in [0, 4, 65_535] {
             // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
             assert_eq!(aliases.resolve(alias, "a", 3).unwrap_err().reason, ReasonCode::TopicAliasInvalid);

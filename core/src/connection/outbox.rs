@@ -244,6 +244,10 @@ mod tests {
             pool.give(Vec::with_capacity(length));
             assert_eq!(pool.0.len(), usize::from(length == POOLED_BYTES), "{length} bytes");
         }
+        pool.0.clear();
+        pool.give(Vec::with_capacity(32 * 1024));
+        assert_eq!(pool.0.len(), 1, "what a burst needed is used again");
+        pool.0.clear();
         (0..POOLED_BUFFERS + 10).for_each(|_| pool.give(Vec::with_capacity(1)));
         assert_eq!(pool.0.len(), POOLED_BUFFERS);
     }
@@ -259,5 +263,34 @@ mod tests {
         assert_eq!(outbox.len(), 1);
         assert!(outbox.tail.capacity() < 4 * COMPACT_BYTES, "{}", outbox.tail.capacity());
         assert_eq!(outbox.chunks().flatten().copied().collect::<Vec<_>>(), [231]);
+    }
+
+    #[test]
+    fn a_shared_payload_is_let_go_when_it_is_written() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append(&mut pool, |out| out.push(1));
+        outbox.share(Message::new("t", &[2; 10], QoS::AtMostOnce, false).unwrap());
+        outbox.written(&mut pool, 10);
+        assert!(outbox.sealed.is_some());
+        outbox.written(&mut pool, 1);
+        assert!(outbox.is_empty() && outbox.sealed.is_none());
+    }
+
+    #[test]
+    fn what_was_written_is_cut_off_only_when_that_moves_little() {
+        for (waiting, written, cut) in [
+            // Not worth it: the buffer is small.
+            (15_000, 10_000, false),
+            (COMPACT_BYTES, COMPACT_BYTES - 1, false),
+            (3 * COMPACT_BYTES, COMPACT_BYTES, false),
+            (2 * COMPACT_BYTES, COMPACT_BYTES, true),
+            (3 * COMPACT_BYTES, 2 * COMPACT_BYTES, true),
+        ] {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.append(&mut pool, |out| out.resize(waiting, 7));
+            outbox.written(&mut pool, written);
+            assert_eq!(outbox.head == 0, cut, "{written} of {waiting}");
+            assert_eq!(outbox.len(), waiting - written);
+        }
     }
 }

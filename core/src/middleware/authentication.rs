@@ -224,3 +224,35 @@ fn say(cx: &mut Cx<'_>, to: ConnectionId, reason: ReasonCode, method: &str, data
         cx.close_client(to, ReasonCode::PacketTooLarge);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::{Stack, tests::Watched};
+    use crate::packet::Properties;
+    use crate::testing::{Bench, connect, properties};
+
+    struct Asks;
+
+    impl Authenticate for Asks {
+        fn authenticate(&mut self, _: &Credentials) -> Decision {
+            Decision::Ask
+        }
+        fn method(&self, _: &str) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_method_of_a_connection_is_forgotten_with_it() {
+        let watched = Watched::new(Authentication::new(Asks));
+        let stack = Stack::standard().replace("Authentication", watched.clone()).unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let properties: Properties<'_> = properties(&[Property::AuthenticationMethod("m")]);
+        let alice =
+            bench.try_connect(&Connect { properties, ..connect(crate::packet::Version::V5, "alice") });
+        assert!(watched.part().methods.get(alice).is_some());
+        bench.cut(alice);
+        assert!(watched.part().methods.get(alice).is_none());
+    }
+}

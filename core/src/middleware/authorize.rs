@@ -228,3 +228,24 @@ impl Middleware for Authorize {
 
 /// What is remembered as allowed, per connection.
 const ALLOWED_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::{Stack, tests::Watched};
+    use crate::packet::Version;
+    use crate::testing::Bench;
+
+    #[test]
+    fn what_a_connection_was_allowed_is_forgotten_with_it() {
+        let watched = Watched::new(Authorize::new(|_: &str, _: Option<&str>, _: Wanted<'_>| Permission::Ask));
+        let stack = Stack::standard().replace("Authorize", watched.clone()).unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let alice = bench.connect(Version::V5, "alice");
+        bench.publish(alice, "t", "m", QoS::AtMostOnce);
+        bench.answer(Answer::Allow);
+        assert!(watched.part().allowed.get(alice).is_some());
+        bench.cut(alice);
+        assert!(watched.part().allowed.get(alice).is_none());
+    }
+}

@@ -244,7 +244,8 @@ fn check(cx: &Cx<'_>, version: Version, packet: &mut Publish<'_>) -> Option<Flow
         }
         packet.retain = false;
     }
-    if packet.topic.len() > usize::from(config.topic_levels_max)
+    // As many slashes make one level more; shorter topics need no counting.
+    if packet.topic.len() >= usize::from(config.topic_levels_max)
         && crate::topic::filter::levels(&packet.topic) > usize::from(config.topic_levels_max)
     {
         return Some(Flow::Refuse(ReasonCode::TopicNameInvalid));

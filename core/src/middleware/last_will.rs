@@ -226,3 +226,26 @@ impl Will {
         Record::Will { client_id, message, expiry_s, delay_s }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::{Authentication, Decision, Stack, tests::Watched};
+    use crate::testing::{Bench, connect, will};
+
+    #[test]
+    fn a_will_that_was_only_offered_is_forgotten_with_its_connection() {
+        let watched = Watched::new(LastWill::default());
+        // In front of who asks, it keeps what a stranger offers.
+        let stack = Stack::standard()
+            .replace("LastWill", Authentication::new(|_: &_| Decision::Ask))
+            .and_then(|stack| stack.replace("Authentication", watched.clone()))
+            .unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let packet = Connect { will: Some(will("t", b"m")), ..connect(Version::V5, "alice") };
+        let alice = bench.try_connect(&packet);
+        assert!(watched.part().offered.get(alice).is_some());
+        bench.cut(alice);
+        assert!(watched.part().offered.get(alice).is_none());
+    }
+}

@@ -686,3 +686,52 @@ const SCAN_MESSAGES: usize = 4_096;
 /// From one sweep of the retained messages to the next, and between its steps.
 const SWEEP_MS: u64 = 60_000;
 const SWEEP_STEP_MS: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::{Stack, tests::Watched};
+    use crate::testing::Bench;
+    use crate::time::Now;
+    use alloc::format;
+    use alloc::sync::Arc;
+
+    #[test]
+    fn the_keys_of_the_index_derive_from_the_seed_of_the_machine() {
+        // Or a peer could choose filters that collide.
+        let [known, other, again] = [0, 1, 1].map(|seed| {
+            let watched = Watched::new(MemoryBackend::default());
+            let stack = Stack::standard().replace("MemoryBackend", watched.clone()).unwrap();
+            let mut bench = Bench::with(crate::Config::default(), Stack::standard());
+            let now: Now = bench.now;
+            bench.broker = crate::Broker::new(Arc::new(crate::Config::default()), stack, Seed(seed), now);
+            let alice = bench.connect(Version::V5, "alice");
+            for n in 0..100 {
+                bench.subscribe(alice, &format!("t/{n}"), QoS::AtMostOnce);
+            }
+            // The order of a table tells its keys.
+            format!("{:?}", watched.part().index)
+        });
+        assert_eq!(other, again);
+        assert_ne!(known, other);
+    }
+
+    #[test]
+    fn when_the_number_of_a_relay_starts_over_every_receiver_still_gets_its_message_once() {
+        // [MQTT-3.3.4-2]: the number tells who has it already.
+        let watched = Watched::new(MemoryBackend::default());
+        let stack = Stack::standard().replace("MemoryBackend", watched.clone()).unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let alice = bench.connect(Version::V5, "alice");
+        for filter in ["t", "+"] {
+            bench.subscribe(alice, filter, QoS::AtMostOnce);
+        }
+        bench.publish(alice, "t", "1", QoS::AtMostOnce);
+        watched.part().relay = u32::MAX - 1;
+        for payload in ["2", "3", "4"] {
+            bench.publish(alice, "t", payload, QoS::AtMostOnce);
+        }
+        assert_eq!(bench.messages(alice), ["t: 1", "t: 2", "t: 3", "t: 4"]);
+        assert_eq!(watched.part().relay, 2);
+    }
+}

@@ -17,6 +17,8 @@ mod retain_manager;
 mod session_manager;
 mod stack;
 mod subscription_manager;
+#[cfg(test)]
+mod tests;
 
 pub use authentication::{Authenticate, Authentication, Decision};
 pub use authorize::{Authorize, Permission, Policy, Wanted};

@@ -107,7 +107,7 @@ impl Middleware for OutboundManager {
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
             Action::Forward(forward) => return self.forward(cx, forward),
-            Action::Room { session } if self.waits(cx, *session) => {
+            Action::Room { session } => {
                 self.pump(cx, *session);
                 return Flow::Done;
             }
@@ -382,12 +382,6 @@ impl OutboundManager {
         }
     }
 
-    /// Whether something waits until the session can take it.
-    fn waits(&self, cx: &Cx<'_>, session: SessionId) -> bool {
-        cx.session(session).is_some_and(|session| session.queued > 0 || session.paging)
-            || self.windows.get(session).is_some_and(|window| window.unsent > 0)
-    }
-
     /// Fills the window again: first with what was in flight before, then from the queue.
     fn pump(&mut self, cx: &mut Cx<'_>, session: SessionId) {
         let Some(state) = cx.session(session) else { return };
@@ -419,10 +413,6 @@ impl OutboundManager {
             }
         }
         self.pump(cx, session);
-        if self.windows.get(session).is_some_and(|window| window.unsent == 0) {
-            return;
-        }
-        self.resend(cx, session, id);
     }
 
     fn resend(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId) {
@@ -559,4 +549,36 @@ const SHARED_BYTES: usize = 4 * 1024;
 /// [MQTT-4.6.0-6].
 fn behind_queue(cx: &Cx<'_>, session: &Session, receiver: &Receiver) -> bool {
     cx.config().queue_qos0 && session.expiry > 0 && receiver.source == Source::Relay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::middleware::{Stack, tests::Watched};
+    use crate::packet::{Connect, Property};
+    use crate::testing::{Bench, connect, properties};
+
+    #[test]
+    fn aliases_and_what_is_in_flight_are_forgotten_with_their_connection_and_session() {
+        let watched = Watched::new(OutboundManager::default());
+        let stack = Stack::standard().replace("OutboundManager", watched.clone()).unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        let (aliases, none) = (properties(&[Property::TopicAliasMaximum(5)]), connect(Version::V5, "bob"));
+        let alice = bench.connect_with(&Connect { properties: aliases, ..connect(Version::V5, "alice") }).0;
+        let bob = bench.connect_with(&none).0;
+        // The first two there are.
+        let sessions = [0, 1].map(|index| SessionId::new(index, 0));
+        for id in [alice, bob] {
+            bench.subscribe(id, "t", QoS::AtLeastOnce);
+        }
+        bench.publish(bob, "t", "m", QoS::AtLeastOnce);
+        assert!(watched.part().aliases.get(alice).is_some_and(|known| known.contains_key("t")));
+        assert!(watched.part().aliases.get(bob).is_none(), "who takes no alias costs no table");
+        assert!(sessions.iter().all(|session| watched.part().windows.get(*session).is_some()));
+        bench.cut(alice);
+        bench.cut(bob);
+        assert!(watched.part().aliases.get(alice).is_none());
+        assert!(sessions.iter().all(|session| watched.part().windows.get(*session).is_none()));
+    }
 }

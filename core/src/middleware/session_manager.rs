@@ -401,7 +401,8 @@ impl SessionManager {
         }
         cx.journal(session, |client_id| Record::SessionEnded { client_id });
         let (Some(names), Some(state)) = (&mut self.by_client_id, cx.session(session)) else { return };
-        if !state.program && names.get(&*state.client_id) == Some(&session) {
+        // A session of the program may have the name of a client's.
+        if names.get(&*state.client_id) == Some(&session) {
             names.remove(&*state.client_id);
         }
     }
@@ -468,3 +469,41 @@ const ATTEMPTS_MAX: u8 = 3;
 const PURPOSE: u64 = 0x5e55_1001;
 /// No packet of MQTT is larger.
 const PACKET_SIZE_MAX: u32 = 268_435_460;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::{Stack, tests::Watched};
+    use crate::testing::{Bench, connect};
+
+    /// Lets no session open.
+    struct Refuses;
+
+    impl Middleware for Refuses {
+        fn name(&self) -> &'static str {
+            "Refuses"
+        }
+        fn wants(&self) -> Hooks {
+            Hooks::OPEN_SESSION
+        }
+        fn action(&mut self, _: &mut Cx<'_>, _: &mut Action) -> Flow {
+            Flow::Refuse(ReasonCode::ServerBusy)
+        }
+    }
+
+    #[test]
+    fn what_connack_would_have_told_is_forgotten_with_its_connection() {
+        let watched = Watched::new(SessionManager::default());
+        let stack = Stack::standard()
+            .replace("SessionManager", watched.clone())
+            .and_then(|stack| stack.insert_before("Connection", Refuses))
+            .unwrap();
+        let mut bench = Bench::with(crate::Config::default(), stack);
+        for _ in 0..3 {
+            let alice = bench.try_connect(&connect(Version::V5, "alice"));
+            assert_eq!(bench.lines(alice), ["CONNACK 89"]);
+            bench.cut(alice);
+        }
+        assert!(watched.part().opening.is_empty());
+    }
+}

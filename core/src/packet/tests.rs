@@ -436,3 +436,18 @@ fn a_packet_that_is_too_large_leaves_no_trace() {
     publish.encode(Version::V311, &mut out).unwrap();
     assert_eq!(out.len(), 6 + 5 + header::VARINT_MAX as usize);
 }
+
+#[test]
+fn a_reason_that_a_packet_cannot_carry_becomes_an_unspecified_error() {
+    // Sections 3.4.2.1, 3.5.2.1, 3.9.3, 3.11.3 and 3.14.2.1
+    use PacketType::{Disconnect, Puback, Pubrec, Suback, Unsuback};
+    for packet in [Puback, Pubrec, Suback, Unsuback, Disconnect] {
+        let foreign = super::reason_for(packet, ReasonCode::BadUserNameOrPassword);
+        assert_eq!(foreign, ReasonCode::UnspecifiedError, "{packet:?}");
+        assert_eq!(
+            super::reason_for(packet, ReasonCode::NotAuthorized),
+            ReasonCode::NotAuthorized,
+            "{packet:?}"
+        );
+    }
+}
