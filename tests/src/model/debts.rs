@@ -1,9 +1,13 @@
 //! What is owed when nothing moves any more.
 
 use super::acks::Expected;
-use super::{Check, Model, Promise, Publication, broken, matches};
+use super::{Check, Micros, Model, Promise, Publication, broken, matches};
 use culex_core::packet::QoS;
 use std::collections::BTreeSet;
+
+/// How much longer than Keep Alive allows a client may have been silent and still be connected: the broker may not have
+/// read it for a while, and waits a little for it to close.
+const SILENCE: Micros = 20_000_000;
 
 impl Model {
     /// Everybody who still has a session is back, on one of these connections, and everything that was on its way has
@@ -14,7 +18,12 @@ impl Model {
     pub fn settles(&mut self, calm: bool, alive: &BTreeSet<usize>) -> Check {
         for (link, state) in &self.links {
             if state.must_close && !state.gone {
-                return broken(Promise::Close, format!("connection {link} broke a rule and is still open"));
+                return broken(Promise::Close, format!("connection {link} must end and is still open"));
+            }
+            // [MQTT-3.1.2-22]
+            let patience = u64::from(state.keep_alive_s) * 1_500_000 + SILENCE;
+            if state.keep_alive_s > 0 && !state.gone && self.now > state.heard_at + patience {
+                return broken(Promise::Close, format!("connection {link} is silent and still open"));
             }
         }
         for index in 0..self.lives.len() {

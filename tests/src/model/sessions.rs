@@ -186,8 +186,9 @@ impl Model {
             // Taken over; that it is closed comes out when its last packet is written.
             self.leave(old, true);
             if let Some(state) = self.links.get_mut(&old) {
-                // What still comes in there is not looked at.
+                // What still comes in there is not looked at; it must be closed [MQTT-3.1.4-3].
                 state.closing = true;
+                state.must_close = true;
             }
             self.lives[self.current[&client]].ended = false;
         }
