@@ -65,6 +65,11 @@ impl Pipe {
         Some(taken)
     }
 
+    /// When the oldest of what was not read yet arrived, or will.
+    pub(crate) fn waits_since(&self) -> Option<u64> {
+        self.chunks.front().map(|(due, _)| *due)
+    }
+
     /// Everything was read and the writer has closed.
     pub(crate) fn ended(&self, now: u64) -> bool {
         self.chunks.is_empty() && self.fin.is_some_and(|fin| fin <= now)

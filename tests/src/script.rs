@@ -107,6 +107,8 @@ impl Profile {
                 random.pick(&[Overflow::DropOldest, Overflow::DropNewest, Overflow::Disconnect]);
             config.actions_max = 16;
             config.parked_max = 2;
+        } else if self.asks() {
+            config.parked_max = random.between(1, 4) as u16;
         } else if random.percent(50) {
             config.in_flight_max = random.between(1, 8) as u16;
         }

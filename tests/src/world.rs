@@ -91,6 +91,14 @@ struct Disk {
     life: u64,
 }
 
+/// A question of the broker, and what it will be told.
+#[derive(Debug)]
+struct Question {
+    ticket: Ticket,
+    answer: culex_core::Answer,
+    asked_at: u64,
+}
+
 struct World<'a> {
     script: &'a Script,
     config: Arc<Config>,
@@ -103,7 +111,7 @@ struct World<'a> {
     by_id: BTreeMap<ConnectionId, usize>,
     clients: Vec<Client>,
     disk: Disk,
-    tickets: BTreeMap<u64, (Ticket, culex_core::Answer)>,
+    tickets: BTreeMap<u64, Question>,
     asked: u64,
     model: Model,
     trace: Option<&'a mut Trace>,

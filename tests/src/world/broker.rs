@@ -1,6 +1,6 @@
 //! The adapter of the simulation: what every runtime does, with faults.
 
-use super::{Event, World};
+use super::{Event, Question, World};
 use crate::model::{Broken, Promise};
 use crate::net::frame_length;
 use crate::trace::Kind;
@@ -147,7 +147,7 @@ impl World<'_> {
             Action::Ask { ticket, query } => self.asked(ticket, &query),
             Action::Forget { ticket } => {
                 let before = self.tickets.len();
-                self.tickets.retain(|_, (open, _)| *open != ticket);
+                self.tickets.retain(|_, open| open.ticket != ticket);
                 if self.tickets.len() == before {
                     let what = format!("{ticket:?} was withdrawn, but it was answered or never asked");
                     self.breaks(Broken { promise: Promise::TicketsResolved, what });
@@ -207,7 +207,7 @@ impl World<'_> {
         self.digest.number(link as u64);
         self.digest.bytes(&bytes);
         // Acknowledgements may go beyond the limit, by as much as one packet.
-        let limit = (self.config.outbox_bytes_max + 2 * self.config.packet_size_max + 65_536) as usize;
+        let limit = (self.config.outbox_bytes_max + 2 * self.config.packet_size_max + 4_096) as usize;
         if offered > limit {
             let what = format!("{offered} bytes wait to be written, the limit is {limit}");
             self.breaks(Broken { promise: Promise::Bounded, what });
@@ -252,7 +252,7 @@ impl World<'_> {
         let allow = self.settling || dice < if connecting { 90 } else { 75 };
         let answer = if allow { Answer::Allow } else { Answer::Deny(ReasonCode::NotAuthorized) };
         let number = self.asked;
-        self.tickets.insert(number, (ticket, answer));
+        self.tickets.insert(number, Question { ticket, answer, asked_at: self.now });
         let never = !self.settling && dice >= 96;
         if !never {
             let wait = if self.settling || random.percent(30) { 0 } else { random.below(300_000) };
@@ -261,7 +261,7 @@ impl World<'_> {
     }
 
     pub(super) fn answer(&mut self, number: u64) {
-        let Some((ticket, answer)) = self.tickets.remove(&number) else { return };
+        let Some(Question { ticket, answer, .. }) = self.tickets.remove(&number) else { return };
         let now = self.clock();
         self.inputs += 1;
         if let Some(broker) = &mut self.broker {

@@ -3,7 +3,7 @@
 
 use super::{Event, World};
 use crate::client::{Client, Wishes};
-use crate::model::{Broken, Promise};
+use crate::model::{Broken, Promise, TOLERANCE};
 use crate::script::{Plan, Profile, Wish};
 use culex_core::packet::{QoS, Version};
 
@@ -36,6 +36,14 @@ impl World<'_> {
             link.up.hurry();
             link.down.hurry();
         }
+        let patience = u64::from(self.config.ask_timeout_ms) * 1_000 + TOLERANCE;
+        if let Some((number, question)) =
+            self.tickets.iter().find(|(_, question)| question.asked_at + patience < self.now)
+        {
+            let what =
+                format!("question {number} ({:?}) got no answer, and was not withdrawn", question.ticket);
+            return self.breaks(Broken { promise: Promise::TicketsResolved, what });
+        }
         let numbers: Vec<u64> = self.tickets.keys().copied().collect();
         for number in numbers {
             self.schedule(self.now, Event::Answer(number));
@@ -67,7 +75,14 @@ impl World<'_> {
                 return self.breaks(Broken { promise: Promise::NotStuck, what });
             }
         }
-        if let Some((number, (ticket, _))) = self.tickets.first_key_value() {
+        for link in self.by_id.values() {
+            if self.links[*link].up.waits_since().is_some_and(|due| due + 1_000_000 < self.now) {
+                let what = format!("what arrived on connection {link} was never read");
+                return self.breaks(Broken { promise: Promise::NotStuck, what });
+            }
+        }
+        if let Some((number, question)) = self.tickets.first_key_value() {
+            let ticket = question.ticket;
             let what = format!("question {number} ({ticket:?}) was neither answered nor withdrawn");
             return self.breaks(Broken { promise: Promise::TicketsResolved, what });
         }
