@@ -43,6 +43,18 @@ fn every_filter_that_matches_delivers() {
 }
 
 #[test]
+fn an_index_is_empty_until_somebody_subscribes_and_after_everybody_left() {
+    for (filter, share) in [("a", None), ("a/+", None), ("a", Some("g")), ("#", Some("g"))] {
+        let mut index = index();
+        assert!(index.is_empty() && index.holds_nothing());
+        index.subscribe(filter, share, session(0), SubscriptionOptions::default(), None);
+        assert!(!index.is_empty() && !index.holds_nothing(), "{filter} {share:?}");
+        index.unsubscribe(filter, share, session(0));
+        assert!(index.is_empty() && index.holds_nothing(), "{filter} {share:?}");
+    }
+}
+
+#[test]
 fn a_leading_wildcard_does_not_match_a_dollar_topic() {
     let mut index = index();
     for (n, filter) in ["#", "+/a", "+/#", "$x/a", "$x/#", "$x/+"].iter().enumerate() {
