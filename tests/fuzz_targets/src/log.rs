@@ -30,6 +30,7 @@ pub fn log(bytes: &[u8]) {
     clients.run(&mut script);
     if whole {
         clients.world.everybody_leaves();
+        clients.world.nobody_waits();
         clients.world.is_what_its_records_say();
     }
     clients.world.end();
