@@ -139,4 +139,49 @@ mod tests {
         slab.remove(keys[0]);
         assert_eq!((slab.entries.capacity(), slab.free.capacity()), (0, 0));
     }
+
+    #[test]
+    fn it_grows_by_a_quarter_and_gives_back_what_is_three_quarters_empty_in_few_steps() {
+        let mut slab = Slab::new();
+        let (mut steps, mut capacity) = (0, 0);
+        let mut looks = |slab: &Slab<u32>| {
+            let now = slab.entries.capacity();
+            steps += u32::from(std::mem::replace(&mut capacity, now) != now);
+            (now, steps)
+        };
+        let keys: Vec<_> = (0..1_000_u32)
+            .map(|n| {
+                let key = slab.insert(n);
+                let (capacity, _) = looks(&slab);
+                assert!(capacity <= slab.len() * 5 / 4 + 4, "{capacity} places for {}", slab.len());
+                key
+            })
+            .collect();
+        let (_, steps_up) = looks(&slab);
+        assert!((10..40).contains(&steps_up), "grown {steps_up} times");
+        for key in keys.iter().rev() {
+            slab.remove(*key);
+            let (capacity, _) = looks(&slab);
+            assert!(capacity <= slab.len() * 4 + 3, "{capacity} places for {}", slab.len());
+            assert!(slab.free.len() <= 1_000 - slab.len() && slab.free.iter().all(|key| key.index() < 1_000));
+        }
+        let (_, steps) = looks(&slab);
+        assert!((3..15).contains(&(steps - steps_up)), "given back {} times", steps - steps_up);
+    }
+
+    #[test]
+    fn places_that_were_cut_off_are_not_remembered_for_long() {
+        let mut slab = Slab::new();
+        let keys: Vec<_> = (0..1_000_u32).map(|n| slab.insert(n)).collect();
+        for key in &keys[100..] {
+            slab.remove(*key);
+        }
+        // Shrunk when fewer than a quarter were left.
+        assert!(
+            slab.free.len() <= slab.entries.capacity(),
+            "{} for {}",
+            slab.free.len(),
+            slab.entries.capacity()
+        );
+    }
 }
