@@ -350,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_filter_goes_on_behind_what_was_sent() {
+        let retained = retained(["b"]);
+        for (after, expected) in [(None, 1), (Some("a"), 1), (Some("b"), 0), (Some("c"), 0)] {
+            let mut found = 0;
+            let next = retained.page("b", after, 0, |_| {
+                found += 1;
+                true
+            });
+            assert_eq!((found, next), (expected, None), "after {after:?}");
+        }
+    }
+
+    #[test]
     fn an_exact_filter_is_one_page() {
         let retained = retained(["a", "b"]);
         let mut found = 0;
