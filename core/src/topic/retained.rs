@@ -347,6 +347,7 @@ mod tests {
         assert_eq!(cursor.as_deref(), Some("b"));
         assert_eq!(retained.page("#", cursor.as_deref(), 0, |_| true).as_deref(), Some("c"));
         assert_eq!(retained.page("#", Some("c"), 0, |_| true), None);
+        assert_eq!(retained.page("#", None, 2, |_| true).as_deref(), Some("b"), "so many were looked at");
     }
 
     #[test]

@@ -170,6 +170,18 @@ mod tests {
     }
 
     #[test]
+    fn places_that_are_free_are_used_again_after_memory_was_given_back() {
+        let mut slab = Slab::new();
+        let keys: Vec<_> = (0..1_000_u32).map(|n| slab.insert(n)).collect();
+        for (n, key) in keys.iter().enumerate().filter(|(n, _)| (20..1_000).contains(n) && *n != 150) {
+            assert_eq!(slab.remove(*key), Some(n as u32));
+        }
+        assert_eq!((slab.len(), slab.entries.len()), (21, 151));
+        (0..100).for_each(|n| drop(slab.insert(n)));
+        assert_eq!(slab.entries.len(), 151, "there was room");
+    }
+
+    #[test]
     fn places_that_were_cut_off_are_not_remembered_for_long() {
         let mut slab = Slab::new();
         let keys: Vec<_> = (0..1_000_u32).map(|n| slab.insert(n)).collect();
