@@ -286,9 +286,9 @@ pub(crate) fn load_free(
     let free = Vec::<u32>::load(from)?;
     for &index in &free {
         let listed = unlisted.get_mut(index as usize).is_some_and(core::mem::take);
-        from.expect(listed)?;
+        from.ensure(listed)?;
     }
-    from.expect(!unlisted.contains(&true))?;
+    from.ensure(!unlisted.contains(&true))?;
     Ok(free)
 }
 

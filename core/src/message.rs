@@ -284,7 +284,7 @@ impl Saved for Message {
         let topic = core::str::from_utf8(from.bytes()?).map_err(|_| from.malformed())?;
         let (properties, payload) = (from.bytes()?, from.bytes()?);
         let fits = topic.len() + properties.len() + payload.len() <= BYTES_MAX;
-        from.expect(is_topic_name(topic) && fits)?;
+        from.ensure(is_topic_name(topic) && fits)?;
         let message =
             Self::keep(&Publication { topic, properties, plain: true, payload, qos, retain, expires });
         from.note_message(&message);

@@ -1,8 +1,9 @@
 //! What happens in a simulation: drawn from a seed, or written down.
 //!
 //! A [`Script`] says who takes part and what is done when. Everything that is left to chance (how bytes are cut, how long
-//! they are on their way, when an answer comes) is drawn from the script's seed, for each part on its own: so a script
-//! with a step taken out tells the same story otherwise, and can be shrunk.
+//! they are on their way, when an answer comes) is drawn from the script's seed, for each connection, question and tick on its own.
+//! These are numbered in the order in which they come: a script with a step taken out tells the same story up to there,
+//! and mostly a similar one behind it, and can be shrunk.
 
 mod bytes;
 

@@ -100,7 +100,7 @@ impl Broker {
             return Err(BadSnapshot::Damaged);
         }
         let layout = from.number()?;
-        from.expect(layout == LAYOUT)?;
+        from.ensure(layout == LAYOUT)?;
         let names = Vec::<String>::load(&mut from)?;
         if !stack.names().eq(names.iter().map(|name| &**name)) {
             return Err(BadSnapshot::Stack(names));
@@ -146,7 +146,7 @@ fn save_config(config: &Config, to: &mut Writer<'_>) {
 fn load_config(from: &mut Reader<'_>) -> Result<Config, Malformed> {
     let mut config = Config::default();
     for (key, value) in Vec::<(String, String)>::load(from)? {
-        from.expect(config.set(&key, &value).is_ok())?;
+        from.ensure(config.set(&key, &value).is_ok())?;
     }
     Ok(config)
 }
@@ -197,7 +197,7 @@ impl State {
         };
         let gates = self.gates.values().all(|(_, action)| gate(action));
         let counters = self.assigned.0.max(self.gate_order).max(self.notices_dropped) < u64::MAX / 2;
-        from.expect(connections && sessions && questions && gates && counters)
+        from.ensure(connections && sessions && questions && gates && counters)
     }
 }
 

@@ -33,7 +33,7 @@ impl Saved for Stats {
         for counter in stats.counters() {
             *counter = from.number()?;
             // They only grow.
-            from.expect(*counter < u64::MAX / 2)?;
+            from.ensure(*counter < u64::MAX / 2)?;
         }
         Ok(stats)
     }

@@ -183,7 +183,7 @@ impl Saved for Timers {
         let saved = Vec::<Option<Armed>>::load(from)?;
         let free = load_free(from, saved.iter().map(Option::is_none))?;
         let armed = u64::load(from)?;
-        from.expect(armed < u64::MAX / 2)?;
+        from.ensure(armed < u64::MAX / 2)?;
         let mut heap: Vec<u32> =
             (0..saved.len() as u32).filter(|&slot| saved[slot as usize].is_some()).collect();
         // What is sorted is a heap.
@@ -201,7 +201,7 @@ impl Saved for Timers {
             slots[slot as usize].position = position as u32;
         }
         let known = |slot: &Slot| slot.part == super::state::MACHINE || slot.part < from.parts;
-        from.expect(slots.iter().all(known))?;
+        from.ensure(slots.iter().all(known))?;
         let timers = Self { heap, slots, free, armed };
         from.armed = timers.armed();
         Ok(timers)

@@ -48,7 +48,7 @@ impl Saved for Aliases {
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let topics = Vec::<Box<str>>::load(from)?;
-        from.expect(topics.iter().all(|topic| topic.is_empty() || is_topic_name(topic)))?;
+        from.ensure(topics.iter().all(|topic| topic.is_empty() || is_topic_name(topic)))?;
         Ok(Self(topics))
     }
 }

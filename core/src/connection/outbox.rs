@@ -169,14 +169,14 @@ impl Saved for Outbox {
                 let written = usize::load(from)?;
                 let message = Message::load(from)?;
                 // Only the first can be begun, none be at its end.
-                from.expect(written < message.payload().len() && (first || written == 0))?;
+                from.ensure(written < message.payload().len() && (first || written == 0))?;
                 head += written;
                 Segment::Shared(message)
             } else {
                 Segment::Copied(from.bytes()?.to_vec())
             };
             let length = segment.bytes().len();
-            from.expect(length > 0)?;
+            from.ensure(length > 0)?;
             len += length;
             segments.push_back(segment);
         }

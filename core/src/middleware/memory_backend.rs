@@ -117,7 +117,7 @@ impl Middleware for MemoryBackend {
         self.pages = Saved::load(from)?;
         self.sweep = Saved::load(from)?;
         let well_formed = |page: &Page| is_filter(&page.filter);
-        from.expect(self.pages.values().flatten().all(well_formed))
+        from.ensure(self.pages.values().flatten().all(well_formed))
     }
 
     fn wants(&self) -> Hooks {

@@ -60,11 +60,11 @@ impl Middleware for SessionManager {
         let sessions = |names: &HashMap<Box<str>, SessionId>| {
             names.values().all(|session| cx.session(*session).is_some())
         };
-        from.expect(self.by_client_id.as_ref().is_some_and(sessions))?;
+        from.ensure(self.by_client_id.as_ref().is_some_and(sessions))?;
         self.expiry = Saved::load(from)?;
         self.opening = Saved::load(from)?;
         // Each attempt counts one more.
-        from.expect(self.opening.values().all(|opening| opening.attempts <= ATTEMPTS_MAX))
+        from.ensure(self.opening.values().all(|opening| opening.attempts <= ATTEMPTS_MAX))
     }
 
     fn wants(&self) -> Hooks {

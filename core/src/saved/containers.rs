@@ -127,7 +127,7 @@ fn load_all<T: Saved>(from: &mut Reader<'_>, mut each: impl FnMut(T) -> bool) ->
     for _ in 0..from.count()? {
         let value = T::load(from)?;
         let fits = each(value);
-        from.expect(fits)?;
+        from.ensure(fits)?;
     }
     Ok(())
 }

@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails unless something holds.
-    pub(crate) fn expect(&self, holds: bool) -> Result<(), Malformed> {
+    pub(crate) fn ensure(&self, holds: bool) -> Result<(), Malformed> {
         if holds { Ok(()) } else { Err(self.malformed()) }
     }
 
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             let bits = u64::from(byte & 0x7F);
-            self.expect((bits << shift) >> shift == bits)?;
+            self.ensure((bits << shift) >> shift == bits)?;
             value |= bits << shift;
             if byte < 0x80 {
                 return Ok(value);
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
     /// How many values follow, each of at least a byte.
     pub(crate) fn count(&mut self) -> Result<usize, Malformed> {
         let count = self.number()?;
-        self.expect(count <= self.bytes.len() as u64)?;
+        self.ensure(count <= self.bytes.len() as u64)?;
         Ok(count as usize)
     }
 
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
     ) -> Result<T, Malformed> {
         let (length, rest) = self.bytes.split_first_chunk::<8>().ok_or(self.malformed())?;
         let length = u64::from_le_bytes(*length);
-        self.expect(length <= rest.len() as u64)?;
+        self.ensure(length <= rest.len() as u64)?;
         let (section, behind) = rest.split_at(length as usize);
         self.bytes = section;
         // Offsets stay those of the whole.

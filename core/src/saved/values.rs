@@ -274,6 +274,6 @@ impl Saved for SocketAddr {
 /// A Topic Filter as the index wants it: well-formed, and without `$share/…/`.
 pub(crate) fn load_filter(from: &mut Reader<'_>) -> Result<Box<str>, Malformed> {
     let text = Box::<str>::load(from)?;
-    from.expect(is_filter(&text))?;
+    from.ensure(is_filter(&text))?;
     Ok(text)
 }

@@ -196,7 +196,7 @@ impl Saved for Retained {
         let mut retained = Self::new();
         for _ in 0..from.count()? {
             let message = Message::load(from)?;
-            from.expect(retained.set(message).is_none())?;
+            from.ensure(retained.set(message).is_none())?;
         }
         Ok(retained)
     }

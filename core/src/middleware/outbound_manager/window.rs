@@ -48,7 +48,7 @@ impl Saved for Window {
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let flights = VecDeque::<InFlight>::load(from)?;
-        from.expect(flights.len() <= usize::from(u16::MAX))?;
+        from.ensure(flights.len() <= usize::from(u16::MAX))?;
         let unsent = flights.iter().filter(|flight| flight.progress == Progress::Unsent).count() as u16;
         Ok(Self { flights, last: Saved::load(from)?, lapped: Saved::load(from)?, unsent })
     }

@@ -51,11 +51,11 @@ impl SubscriptionIndex {
         let mut index = Self::new(seed);
         for _ in 0..from.count()? {
             let text = Box::<str>::load(from)?;
-            from.expect(is_filter(&text) && index.find_filter(&text).is_none())?;
+            from.ensure(is_filter(&text) && index.find_filter(&text).is_none())?;
             index.load_list(&text, None, from, &exists)?;
             for _ in 0..from.count()? {
                 let (name, cursor) = (Box::<str>::load(from)?, u32::load(from)?);
-                from.expect(index.find(&text, Some(&name)).is_none())?;
+                from.ensure(index.find(&text, Some(&name)).is_none())?;
                 index.load_list(&text, Some(&name), from, &exists)?;
                 let Some(Place::Group(key)) = index.find(&text, Some(&name)) else {
                     return Err(from.malformed());
@@ -65,7 +65,7 @@ impl SubscriptionIndex {
                 }
             }
             // Each is there because of somebody.
-            from.expect(index.find_filter(&text).is_some())?;
+            from.ensure(index.find_filter(&text).is_some())?;
         }
         Ok(index)
     }
@@ -79,9 +79,9 @@ impl SubscriptionIndex {
     ) -> Result<(), Malformed> {
         for _ in 0..from.count()? {
             let Subscription { session, options, identifier } = Saved::load(from)?;
-            from.expect(exists(session))?;
+            from.ensure(exists(session))?;
             let twice = self.subscribe(filter, share, session, options, identifier);
-            from.expect(!twice)?;
+            from.ensure(!twice)?;
         }
         Ok(())
     }
