@@ -88,3 +88,27 @@ fn records_that_make_no_sense_are_named() {
     bench.connect(Version::V5, "bob");
     assert_eq!(bench.broker.restore(records()), Err(RestoreError::Late));
 }
+
+/// The machine does not store such records; a foreign or damaged log may hold them.
+#[test]
+fn a_message_with_qos_0_that_a_log_calls_in_flight_is_not_sent_again() {
+    let qos0 = |client_id: Box<str>| Record::Queued {
+        client_id,
+        message: Message::new("a", &b"once"[..], QoS::AtMostOnce, false).unwrap(),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        identifiers: Default::default(),
+    };
+    let mut log = records();
+    let client_id = || Box::from("alice");
+    log.push(Record::SessionEnded { client_id: client_id() });
+    log.push(Record::Session { client_id: client_id(), expiry: 60, left: None });
+    log.extend([qos0(client_id()), Record::Sent { client_id: client_id(), packet_id: PacketId::MIN }]);
+    let mut bench = Bench::new();
+    bench.broker.restore(log).unwrap();
+    bench.drain();
+    let (alice, present) = bench.connect_with(&persistent());
+    assert!(present);
+    // [MQTT-3.3.1-2]
+    assert_eq!(bench.lines(alice), [] as [&str; 0]);
+}

@@ -541,7 +541,8 @@ impl MemoryBackend {
             }
             Record::Dropped { .. } => drop(self.restore_head(cx, session)),
             Record::Sent { packet_id, .. } => {
-                let head = self.restore_head(cx, session);
+                // With QoS 0 nothing is in flight, whatever a foreign log says.
+                let head = self.restore_head(cx, session).filter(|head| head.qos > QoS::AtMostOnce);
                 let client_id = cx.session(session).map(|state| state.client_id.clone());
                 if let (Some(head), Some(client_id)) = (head, client_id) {
                     let Queued { message, qos, retain, identifiers, .. } = head;
