@@ -97,7 +97,7 @@ pub fn built_in() -> Result<Vec<Scenario>, RunError> {
 pub fn run(options: &Options) -> Result<Report, RunError> {
     let scenarios = built_in()?;
     match &options.url {
-        None => Ok(run_on(&InProcess { websocket: options.websocket }, &scenarios, options)),
+        None => Ok(run_on(&InProcess { websocket: options.websocket, mounted: false }, &scenarios, options)),
         Some(url) => {
             Ok(run_on(&Address::new(url, options.patience, options.trust.as_ref())?, &scenarios, options))
         }
