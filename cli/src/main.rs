@@ -2,7 +2,8 @@
 //! what `serve` recorded, `culex sim`.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
-//! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]).
+//! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]), with or
+//! without a service manager ([`systemd`]).
 
 mod args;
 mod conformance;
@@ -18,6 +19,7 @@ mod runtime;
 mod serve;
 mod settings;
 mod sim;
+mod systemd;
 
 use args::{Command, ServeArgs};
 use problem::Problem;

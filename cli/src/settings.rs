@@ -71,8 +71,9 @@ pub(crate) const PROGRAM: [ProgramSetting; 6] = [
     ProgramSetting {
         key: "listen",
         default: "mqtt://127.0.0.1:1883",
-        doc: "Where to listen: mqtt://HOST:PORT, or ws://HOST:PORT/PATH for WebSocket (the path is /mqtt unless given), \
-              or an array of several; in the environment separated by commas. Port 0 takes any free port.",
+        doc: "Where to listen: mqtt://HOST:PORT, ws://HOST:PORT/PATH for WebSocket (the path is /mqtt unless given), \
+              unix:PATH for a Unix socket, or an array of several; in the environment separated by commas. Port 0 takes \
+              any free port.",
     },
     ProgramSetting {
         key: "allow_anonymous_remote",
@@ -275,9 +276,18 @@ fn listen_urls(value: &Value) -> Result<Vec<ListenUrl>, String> {
     let texts: Vec<&str> = match value {
         Value::Text(text) => text.split(',').map(str::trim).collect(),
         Value::Many(texts) if !texts.is_empty() => texts.iter().map(String::as_str).collect(),
-        _ => return Err(expected("mqtt://HOST:PORT, ws://HOST:PORT/PATH or an array of them", value)),
+        _ => {
+            return Err(expected(
+                "mqtt://HOST:PORT, ws://HOST:PORT/PATH, unix:PATH or an array of them",
+                value,
+            ));
+        }
     };
-    texts.into_iter().map(|text| text.parse::<ListenUrl>().map_err(|error| error.to_string())).collect()
+    let parse = |text: &str| match text.parse::<ListenUrl>() {
+        Ok(url) if url.transport().tls => Err(format!("{url}: TLS is not supported by this build yet")),
+        parsed => parsed.map_err(|error| error.to_string()),
+    };
+    texts.into_iter().map(parse).collect()
 }
 
 fn expected(what: &str, value: &Value) -> String {

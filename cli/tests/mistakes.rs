@@ -34,7 +34,7 @@ fn every_wrong_line_of_a_file_is_reported_with_its_number() {
         format!("{path}:4: retain_available: expected true or false, found \"perhaps\""),
         format!("{path}:5: runtime: expected tokio, smol or std, found \"async\""),
         format!(
-            "{path}:6: listen: expected mqtt://HOST:PORT, ws://HOST:PORT/PATH or an array of them, found an array that is not of strings"
+            "{path}:6: listen: expected mqtt://HOST:PORT, ws://HOST:PORT/PATH, unix:PATH or an array of them, found an array that is not of strings"
         ),
         format!("{path}:7: log: expected {level}, found \"inof\""),
         format!("{path}:8: allow_anonymous_remote: expected true or false, found 1"),
@@ -131,10 +131,21 @@ fn a_wrong_address_says_what_was_expected() {
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
         assert!(
-            outcome.err.starts_with("--listen: expected mqtt://HOST:PORT or ws://HOST:PORT/PATH, found "),
+            outcome.err.starts_with(
+                "--listen: expected mqtt[s]://HOST:PORT, ws[s]://HOST:PORT/PATH or unix:PATH, found "
+            ),
             "{outcome:?}"
         );
         assert!(outcome.err.contains(address), "{outcome:?}");
+    }
+}
+
+#[test]
+fn tls_is_not_promised() {
+    for (text, url) in [("mqtts://x", "mqtts://x:8883"), ("wss://x", "wss://x:443/mqtt")] {
+        let outcome = run(&mut culex(&["--listen", text]));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert_eq!(outcome.err, format!("--listen: {url}: TLS is not supported by this build yet\n"));
     }
 }
 

@@ -57,10 +57,9 @@ impl Links {
 
     /// A connection was accepted: gives it the layers of its listener.
     pub(crate) fn accept(&mut self, id: ConnectionId, listener: u16) {
-        let layer = match self.transports.get(usize::from(listener)) {
-            None | Some(Transport::Tcp) => return,
-            Some(Transport::WebSocket { path }) => Box::new(WebSocket::new(path.clone())),
-        };
+        let transport = self.transports.get(usize::from(listener));
+        let Some(path) = transport.and_then(|transport| transport.websocket.as_ref()) else { return };
+        let layer = Box::new(WebSocket::new(path.clone()));
         let link = Link { layer, rest: Vec::new(), end: End::NotYet, full: false, dirty: false };
         self.links.insert(id, Box::new(link));
     }
@@ -232,7 +231,7 @@ mod tests {
 
     /// A link whose handshake is over.
     fn linked() -> (Links, ConnectionId) {
-        let mut links = Links::new(vec![Transport::WebSocket { path: "/mqtt".into() }]);
+        let mut links = Links::new(vec![Transport::websocket("/mqtt")]);
         let id = ConnectionId::new(3, 1);
         links.accept(id, 0);
         links.receive(id, REQUEST);
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_listener_of_tcp_has_no_link() {
-        let mut links = Links::new(vec![Transport::Tcp]);
+        let mut links = Links::new(vec![Transport::mqtt()]);
         let id = ConnectionId::new(0, 0);
         links.accept(id, 0);
         assert!(!links.has(id) && !links.is_full(id) && !links.finish(id));
