@@ -1,7 +1,7 @@
 //! The settings of a broker, the same for every runtime.
 
 use crate::commands::Inbox;
-use crate::links::Links;
+use crate::links::{HANDSHAKES_MAX, Links};
 use crate::{Clock, Driver, Handle, ListenUrl, Recorder, Responder, Transport};
 use culex_core::{Broker, Config, Notice, Query, Seed, Stack};
 use std::fmt;
@@ -167,7 +167,7 @@ impl Prepared {
         let clock = Clock::start();
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let links = Links::new(self.transports);
+        let links = Links::new(self.transports.iter().map(Into::into).collect(), HANDSHAKES_MAX);
         let mut driver = Driver::new(
             broker,
             links,
