@@ -147,7 +147,7 @@ async fn accept(
                 errors.succeeded();
                 // Without it small packets would wait for acknowledgements; without success it is merely slow.
                 let _ = stream.get_ref().set_nodelay(true);
-                let peer = Peer { address: Some(address), listener: index };
+                let peer = Peer { address: Some(address), listener: index, identity: None };
                 if let Some(connection) = shard.accept(Stream::new(stream), peer) {
                     connections.spawn(connection).detach();
                 }

@@ -102,7 +102,7 @@ impl Shard {
     fn input(&mut self, event: Event) {
         match event {
             Event::Accepted { stream, address, listener } => {
-                self.accept(stream, Peer { address: Some(address), listener });
+                self.accept(stream, Peer { address: Some(address), listener, identity: None });
             }
             Event::Bytes { id, bytes } => {
                 if let Some(connection) = self.connections.get_mut(id) {

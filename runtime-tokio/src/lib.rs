@@ -154,7 +154,7 @@ async fn accept(shard: Shard<Stream>, listener: TcpListener, index: u16) {
                 errors.succeeded();
                 // Without it small packets would wait for acknowledgements; without success it is merely slow.
                 let _ = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address), listener: index };
+                let peer = Peer { address: Some(address), listener: index, identity: None };
                 if let Some(connection) = shard.accept(Stream(stream), peer) {
                     spawn_local(connection);
                 }

@@ -115,7 +115,10 @@ impl Other {
                 }
                 return;
             }
-            Input::Receive { id, .. } | Input::Disconnected { id, .. } => *id = self.id(*id),
+            Input::Identified { id, .. }
+            | Input::Receive { id, .. }
+            | Input::Violated { id, .. }
+            | Input::Disconnected { id, .. } => *id = self.id(*id),
             Input::Writable(id) => {
                 *id = self.id(*id);
                 self.full.remove(id);

@@ -40,7 +40,7 @@ pub use trace::{Fate, Traced};
 pub use transmit::Transmit;
 
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{Connection, Phase};
 use crate::error::Misuse;
 use crate::hash::Seed;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId};
@@ -98,6 +98,7 @@ impl Broker {
         match input {
             Input::Accept(peer) => drop(self.accept(now, peer)),
             Input::Receive { id, bytes } => self.receive(now, id, &bytes),
+            Input::Identified { id, peer } => self.identified(now, id, peer),
             Input::Violated { id, violation } => self.violated(now, id, violation),
             Input::Written { id, count } => self.written(id, count),
             Input::Writable(id) => self.writable(id),
@@ -154,6 +155,18 @@ impl Broker {
         self.state.stats.connections_accepted += 1;
         self.run(None);
         Ok(id)
+    }
+
+    /// The layers below MQTT learnt who a peer is, between [`accept`](Self::accept) and its CONNECT: from a PROXY header,
+    /// from a client certificate. Its address and identity are replaced; its listener stays what it was. Once CONNECT was
+    /// received nothing changes any more, for that was judged by what was known then.
+    pub fn identified(&mut self, now: Now, id: ConnectionId, peer: Peer) {
+        self.begin(now, Some(id));
+        if let Some(connection) = self.state.connections.get_mut(id)
+            && connection.phase == Phase::Opened
+        {
+            connection.peer = Peer { listener: connection.peer.listener, ..peer };
+        }
     }
 
     /// Time passed. Call it at [`deadline`](Self::deadline).

@@ -205,4 +205,4 @@ const MAGIC: &[u8] = b"culex machine\n";
 /// The version of the program that can read it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Rises when what is saved changes between two releases.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;

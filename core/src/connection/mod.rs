@@ -23,7 +23,7 @@ use core::fmt;
 ///
 /// Each fact names the middleware that sets it; everybody may read.
 pub struct Connection {
-    /// Where it comes from. Set by `accept`.
+    /// Where it comes from, and who the transport says it is. Set by `accept` and `identified`.
     pub peer: Peer,
     /// Its place in the life of a connection. Moved by Connection, SessionManager and the machine.
     pub phase: Phase,
