@@ -1,7 +1,7 @@
 //! The settings of a broker, the same for every runtime.
 
 use crate::commands::Inbox;
-use crate::links::Links;
+use crate::links::{HANDSHAKES_MAX, Links};
 use crate::listener::Listening;
 use crate::{Clock, Driver, Handle, ListenSocket, ListenUrl, Listener, Recorder, Responder};
 use culex_core::{Broker, Config, Notice, Query, Seed, Stack, Wall};
@@ -184,7 +184,8 @@ impl Prepared {
         let clock = Clock::start(options.wall);
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let links = Links::new(self.urls.iter().map(|url| url.transport().clone()).collect());
+        let layers = self.urls.iter().map(|url| url.transport().into()).collect();
+        let links = Links::new(layers, HANDSHAKES_MAX);
         let mut driver = Driver::new(
             broker,
             links,
