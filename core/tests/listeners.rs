@@ -126,7 +126,7 @@ fn a_client_has_the_client_identifier_of_its_identity_or_is_refused() {
     for version in VERSIONS {
         let id = bench.try_connect(&connect(version, "bob"));
         assert_eq!(bench.lines(id), ["CONNACK 85"]);
-        assert!(bench.closed(id) && !bench.closed(victim), "[MQTT-3.1.4-3] only after it was let in");
+        assert!(bench.closed(id) && !bench.closed(victim), "who is refused takes over from nobody");
     }
     bench.peer.identity = None;
     let carol = bench.try_connect(&connect(Version::V311, "carol"));
