@@ -219,8 +219,14 @@ impl InMachine {
             client.hear(&[], false);
         }
         self.machine.receive(self.now, id, &plain);
-        if let Progress::Violated(violation) = progress {
-            self.machine.violated(self.now, id, violation);
+        match progress {
+            Progress::Open | Progress::Closed => {}
+            Progress::Violated(violation) => self.machine.violated(self.now, id, violation),
+            Progress::Failed(_) => {
+                client.hear(&[], true);
+                client.closed = true;
+                self.machine.disconnected(self.now, id, Disconnect::Error);
+            }
         }
         true
     }
