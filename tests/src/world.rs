@@ -99,6 +99,17 @@ struct Question {
     asked_at: u64,
 }
 
+/// What chance is drawn for, beside whom it concerns and when.
+mod key {
+    pub(super) const SETTINGS: u64 = 1;
+    pub(super) const SEED: u64 = 2;
+    pub(super) const TICK: u64 = 3;
+    pub(super) const CRASH: u64 = 4;
+    pub(super) const QUESTION: u64 = 5;
+    /// And the client.
+    pub(super) const CONNECTION: u64 = 0x100;
+}
+
 struct World<'a> {
     script: &'a Script,
     config: Arc<Config>,
@@ -113,6 +124,8 @@ struct World<'a> {
     disk: Disk,
     tickets: BTreeMap<u64, Question>,
     asked: u64,
+    /// How many questions were asked at one moment.
+    asked_at_once: (u64, u64),
     model: Model,
     trace: Option<&'a mut Trace>,
     digest: Digest,
@@ -131,7 +144,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(script: &'a Script, mut trace: Option<&'a mut Trace>) -> Self {
         let random = Random::new(script.seed ^ 0x5EED);
-        let config = Arc::new(script.profile.config(&mut random.fork(1)));
+        let config = Arc::new(script.profile.config(&mut random.fork(key::SETTINGS)));
         let clients: Vec<Client> = script
             .clients
             .iter()
@@ -163,6 +176,7 @@ impl<'a> World<'a> {
             disk: Disk { sync_us: 1_000, ..Disk::default() },
             tickets: BTreeMap::new(),
             asked: 0,
+            asked_at_once: (0, 0),
             model: Model::new(rules),
             trace,
             digest: Digest::default(),
@@ -199,13 +213,14 @@ impl<'a> World<'a> {
 
     fn start(&mut self) {
         let stack = Self::stack(self.script.profile);
-        let seed = Seed(self.script.seed ^ self.disk.life);
+        let seed = Seed(self.random.fork(key::SEED).fork(self.now).bits());
         let mut broker = Broker::new(Arc::clone(&self.config), stack, seed, self.clock());
         self.tick_at = u64::MAX;
-        if self.disk.life > 0
-            && let Err(error) = broker.restore(self.disk.log.iter().cloned())
-        {
-            self.breaks(Broken { promise: Promise::Restored, what: error.to_string() });
+        if self.disk.life > 0 {
+            self.model.tested(Promise::Restored);
+            if let Err(error) = broker.restore(self.disk.log.iter().cloned()) {
+                self.breaks(Broken { promise: Promise::Restored, what: error.to_string() });
+            }
         }
         self.broker = Some(broker);
     }

@@ -88,6 +88,8 @@ impl Model {
         if let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) {
             if error {
                 publication.refused |= publication.arrivals == 1;
+                // From now on nobody may get it.
+                self.seen.insert(Promise::Refusal);
             } else {
                 publication.end.get_or_insert(seq);
             }

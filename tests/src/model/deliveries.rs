@@ -1,8 +1,13 @@
 //! Messages: who publishes them, and whether what comes out is what somebody subscribed to.
 
-use super::{Broken, Check, Flight, Model, Phase, Promise, Sent, Seq, Sub, TOLERANCE, broken, matches};
+use super::{
+    Broken, Check, Flight, Model, Phase, Promise, Publication, Sent, Seq, Sub, TOLERANCE, broken, matches,
+};
 use crate::model::acks::Expected;
-use culex_core::packet::{PacketType, Publish, QoS, Version};
+use culex_core::packet::{
+    Packet, PacketId, PacketType, PropertiesBuf, Property, Publish, QoS, Version,
+};
+use std::num::NonZeroU32;
 
 /// What names a message, at the beginning of its payload.
 #[must_use]
@@ -54,8 +59,12 @@ impl Model {
     pub(crate) fn publish_in(&mut self, seq: Seq, link: usize, publish: &Publish<'_>) {
         let Some(index) = self.life_of(link) else { return };
         let message = name(&publish.payload);
-        let topic = publish.topic.to_string();
+        let topic = self.topic_in(link, publish);
         let packet_id = publish.packet_id.map_or(0, std::num::NonZero::get);
+        if publish.qos == QoS::ExactlyOnce && self.is_taken_for_another(index, packet_id, message, publish.dup) {
+            let packet = PacketType::Pubrec;
+            return self.expect(link, Expected::Ack { packet, packet_id, message: None, write: None });
+        }
         let crash = self.lives[index].last_crash;
         let mut known = false;
         let mut crashed = false;
@@ -91,6 +100,47 @@ impl Model {
             QoS::ExactlyOnce => PacketType::Pubrec,
         };
         self.expect(link, Expected::Ack { packet, packet_id, message, write });
+    }
+
+    /// The topic of a client's PUBLISH, behind its alias.
+    fn topic_in(&mut self, link: usize, publish: &Publish<'_>) -> String {
+        let topic = publish.topic.to_string();
+        let Some(state) = self.links.get_mut(&link) else { return topic };
+        match publish.properties.topic_alias() {
+            Some(alias) if topic.is_empty() => state.own_aliases.get(&alias).cloned().unwrap_or_default(),
+            Some(alias) => {
+                state.own_aliases.insert(alias, topic.clone());
+                topic
+            }
+            None => topic,
+        }
+    }
+
+    /// A client's mistake: a Packet Identifier between PUBLISH and PUBREL has another message. It counts as a repetition
+    /// of the first one [MQTT-4.3.3-10], if the broker surely has that.
+    fn is_taken_for_another(
+        &mut self,
+        index: usize,
+        packet_id: u16,
+        message: Option<usize>,
+        dup: bool,
+    ) -> bool {
+        let life = &self.lives[index];
+        let Some((first, since)) = life.inbound.get(&packet_id).copied() else { return false };
+        if first == message {
+            return false;
+        }
+        let sure = life.sure && since >= life.last_crash && !self.rules.asks && !self.failed && !dup;
+        if !sure {
+            let seq = self.seq;
+            for message in [first, message].into_iter().flatten() {
+                self.received_message(seq, Some(message), QoS::ExactlyOnce);
+                if let Some(publication) = self.publications.get_mut(message) {
+                    publication.mistaken = true;
+                }
+            }
+        }
+        true
     }
 
     fn received_message(&mut self, seq: Seq, message: Option<usize>, qos: QoS) {
@@ -197,6 +247,7 @@ impl Model {
             identifiers: publish.properties.subscription_identifiers().map(std::num::NonZero::get).collect(),
         };
         let message = name(&publish.payload);
+        self.intact_out(link, message, publish)?;
         if let Outgoing::Repeated = self.flight_out(link, index, message, &seen)? {
             return Ok(());
         }
@@ -207,6 +258,59 @@ impl Model {
             // It can only be known by its topic: an empty payload.
             _ => Ok(()),
         }
+    }
+
+    /// What arrives is what was published, but for what belongs to the delivery.
+    fn intact_out(&mut self, link: usize, message: Option<usize>, publish: &Publish<'_>) -> Check {
+        let Some(message) = message else { return Ok(()) };
+        let Some(publication) = self.publications.get(message) else { return Ok(()) };
+        self.seen.insert(Promise::Unchanged);
+        if *publish.payload != *payload(message, publication.padding) {
+            let what = format!("message {message}: {} bytes of payload came out", publish.payload.len());
+            return broken(Promise::Unchanged, what);
+        }
+        if self.links.get(&link).is_none_or(|state| state.version != Version::V5) {
+            return Ok(());
+        }
+        if !publication.dress.is_intact(message, &publish.properties) {
+            let Publication { dress, .. } = publication;
+            let what = format!("message {message} was published with {dress}, and sent with {:?}", publish.properties);
+            return broken(Promise::Unchanged, what);
+        }
+        // [MQTT-3.3.2-6]: what is left of it.
+        let interval = publish.properties.message_expiry_interval();
+        if interval.is_some() != (publication.expiry_s > 0) || interval.unwrap_or(0) > publication.expiry_s {
+            let what = format!("message {message} expires after {} s, is sent as {interval:?}", publication.expiry_s);
+            return broken(Promise::Expiry, what);
+        }
+        Ok(())
+    }
+
+    /// Whether a client accepts a message in a packet of its own size, with its topic and whatever identifiers.
+    pub(crate) fn fits(&self, index: usize, message: usize) -> bool {
+        let life = &self.lives[index];
+        let Some(most) = self.packet_bytes_max.get(&life.client) else { return true };
+        let publication = &self.publications[message];
+        let mut properties = PropertiesBuf::new();
+        if publication.expiry_s > 0 {
+            properties.push(Property::MessageExpiryInterval(publication.expiry_s));
+        }
+        let identifiers = life.subs.iter().filter_map(|sub| NonZeroU32::new(sub.identifier));
+        for identifier in identifiers {
+            properties.push(Property::SubscriptionIdentifier(identifier));
+        }
+        publication.dress.put_on(message, &mut properties);
+        let publish = Publish {
+            dup: false,
+            qos: publication.qos,
+            retain: publication.retain,
+            topic: publication.topic.as_str().into(),
+            packet_id: (publication.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
+            properties: properties.as_properties(),
+            payload: payload(message, publication.padding).into(),
+        };
+        let mut bytes = Vec::new();
+        Packet::Publish(publish).encode(Version::V5, &mut bytes).is_ok() && bytes.len() <= *most
     }
 
     /// A CONNACK of 3.1 cannot say whether this is the old session or a new one.
@@ -342,7 +446,7 @@ impl Model {
 
     /// Since when a message may be sent, if it may.
     fn was_published(
-        &self,
+        &mut self,
         index: usize,
         message: usize,
         seen: &Seen<'_>,
@@ -368,7 +472,12 @@ impl Model {
         // What may be sent only when it is on the disk was begun when that was asked for.
         let disk = if seen.qos == QoS::ExactlyOnce { self.rules.sync_us } else { 0 };
         // What was on its way when a connection ended, or the broker, may have arrived: it is repeated.
-        if publication.expiry_s > 0 && !seen.dup && self.now > expires + TOLERANCE + disk && !slow {
+        // When a will was published nobody knows before it surely was.
+        let known = !publication.is_will || publication.end.is_some();
+        if publication.expiry_s > 0 {
+            self.seen.insert(Expiry);
+        }
+        if publication.expiry_s > 0 && known && !seen.dup && self.now > expires + TOLERANCE + disk && !slow {
             return broken(Expiry, format!("{what}: it expired {} us ago", self.now - expires));
         }
         Ok(start)

@@ -1,8 +1,9 @@
 //! The adapter of the simulation: what every runtime does, with faults.
 
-use super::{Event, Question, World};
+use super::{Event, Question, World, key};
 use crate::model::{Broken, Promise};
 use crate::net::frame_length;
+use crate::random::Digest;
 use crate::trace::Kind;
 use culex_core::packet::{Frame, Packet, ReasonCode, Version};
 use culex_core::{Action, Answer, Close, ConnectionId, Disconnect, LogSeq, Query, Ticket};
@@ -115,7 +116,7 @@ impl World<'_> {
         let Some(broker) = &self.broker else { return };
         if let Some(deadline) = broker.deadline() {
             // A runtime may be a little late.
-            let late = self.random.fork(self.inputs).below(5_000);
+            let late = self.random.fork(key::TICK).fork(deadline.0).below(5_000);
             let at = deadline.0.div_ceil(1_000).max(self.now) + if self.settling { 0 } else { late };
             if at < self.tick_at {
                 self.tick_at = at;
@@ -127,7 +128,7 @@ impl World<'_> {
     fn look_for_drops(&mut self) {
         let Some(broker) = &self.broker else { return };
         let stats = broker.stats();
-        let dropped = stats.dropped_queue_full + stats.dropped_too_large + stats.dropped_retained_full;
+        let dropped = stats.dropped_queue_full + stats.dropped_retained_full;
         if dropped + stats.dropped_slow > 0 {
             self.model.drops();
         }
@@ -238,6 +239,12 @@ impl World<'_> {
                 return self.breaks(Broken { promise: Promise::WellFormed, what });
             };
             self.note(Some(client), Kind::Out, || short(&packet));
+            // [MQTT-3.1.2-24]
+            let most = self.clients[client].plan.packet_bytes_max as usize;
+            if version == Version::V5 && most > 0 && length > most {
+                let what = format!("client {client} accepts {most} bytes and was sent {length}");
+                return self.breaks(Broken { promise: Promise::WellFormed, what });
+            }
             let check = self.model.comes_out(self.now, link, &packet);
             self.check(check);
             self.links[link].coming_out = begun[length..].to_vec();
@@ -246,7 +253,7 @@ impl World<'_> {
 
     fn asked(&mut self, ticket: Ticket, query: &Query) {
         self.asked += 1;
-        let mut random = self.random.fork(self.asked << 8);
+        let mut random = self.chance_of(query);
         let connecting = matches!(query, Query::Authenticate(_));
         let dice = random.below(100);
         let allow = self.settling || dice < if connecting { 90 } else { 75 };
@@ -260,12 +267,25 @@ impl World<'_> {
         }
     }
 
+    /// What becomes of a question follows from who asks, and when; several at once are counted.
+    fn chance_of(&mut self, query: &Query) -> crate::random::Random {
+        let mut who = Digest::default();
+        match query {
+            Query::Authenticate(credentials) => who.bytes(credentials.client_id.as_bytes()),
+            Query::Authorize { client_id, .. } => who.bytes(client_id.as_bytes()),
+            _ => {}
+        }
+        let (last, count) = self.asked_at_once;
+        self.asked_at_once = (self.now, if last == self.now { count + 1 } else { 0 });
+        self.random.fork(key::QUESTION ^ who.0).fork(self.now).fork(self.asked_at_once.1)
+    }
+
     pub(super) fn answer(&mut self, number: u64) {
         let Some(Question { ticket, answer, .. }) = self.tickets.remove(&number) else { return };
         let now = self.clock();
         self.inputs += 1;
         if let Some(broker) = &mut self.broker {
-            self.model.seen_ticket();
+            self.model.tested(Promise::TicketsResolved);
             broker.complete(now, ticket, answer);
         }
     }
@@ -316,7 +336,7 @@ impl World<'_> {
         self.model.crashed(self.now);
         self.note(None, Kind::Fault, || "the broker is killed".into());
         self.disk.life += 1;
-        let mut random = self.random.fork(self.disk.life << 24);
+        let mut random = self.random.fork(key::CRASH).fork(self.now);
         let unsynced: Vec<_> = self.disk.writing.drain(..).chain(self.disk.pending.drain(..)).collect();
         let kept = random.below(unsynced.len() as u64 + 1) as usize;
         self.disk.log.extend(unsynced.into_iter().take(kept).map(|(_, record)| record));

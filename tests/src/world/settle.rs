@@ -68,6 +68,7 @@ impl World<'_> {
         let calm = self.script.profile == Profile::Calm;
         let check = self.model.settles(calm, &self.clients.iter().filter_map(|client| client.link).collect());
         self.check(check);
+        self.model.tested(Promise::NotStuck);
         for (id, link) in &self.by_id {
             let credit = self.broker.as_ref().map_or(1, |broker| broker.read_credit(*id));
             if credit == 0 {
@@ -94,6 +95,8 @@ impl World<'_> {
             ack_ms: 0,
             latency_ms: 0,
             socket_bytes: 1 << 20,
+            packet_bytes_max: 0,
+            packet_ids: 60_000,
         };
         let index = self.clients.len();
         self.clients.push(Client::new(observer, "observer".into()));
@@ -131,6 +134,7 @@ impl World<'_> {
 
     fn nothing_is_left(&mut self) {
         let Some(broker) = &self.broker else { return };
+        self.model.tested(Promise::NothingLeft);
         let (connections, vanished) = (broker.connections(), self.by_id.len());
         if connections != vanished {
             let what = format!("{connections} connections, {vanished} were never reported as gone");
