@@ -31,6 +31,15 @@ pub struct Letter {
     pub dress: Dress,
 }
 
+impl Letter {
+    /// An empty letter.
+    #[must_use]
+    pub fn new(topic: &'static str, qos: QoS) -> Self {
+        let (payload, dress) = (Vec::new(), Dress::default());
+        Self { message: None, topic, qos, retain: false, payload, expiry_s: 0, alias: 0, dress }
+    }
+}
+
 /// How a client connects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wishes {

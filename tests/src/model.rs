@@ -194,6 +194,8 @@ pub(crate) struct Publication {
     pub(crate) end: Option<Seq>,
     /// How often it was published.
     pub(crate) receipts: u32,
+    /// The session that published it last.
+    pub(crate) received_by: Option<usize>,
     /// How often it came in, repetitions of QoS 2 included.
     pub(crate) arrivals: u32,
     pub(crate) refused: bool,
@@ -405,7 +407,8 @@ impl Model {
     /// A message that will be published; its number names it.
     pub fn announce(&mut self, announced: Announced) -> usize {
         let Announced { publisher, topic, qos, retain, expiry_s, padding, dress } = announced;
-        let known = Publication { publisher, topic, qos, retain, expiry_s, padding, dress, ..Publication::default() };
+        let known =
+            Publication { publisher, topic, qos, retain, expiry_s, padding, dress, ..Publication::default() };
         self.publications.push(known);
         self.publications.len() - 1
     }

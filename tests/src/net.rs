@@ -110,6 +110,8 @@ impl Pipe {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: usize,
+    /// The shard that has it.
+    pub(crate) shard: usize,
     /// What the broker calls it; `None`: the broker is not or no longer concerned.
     pub(crate) id: Option<ConnectionId>,
     pub(crate) up: Pipe,

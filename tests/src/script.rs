@@ -98,7 +98,6 @@ impl Profile {
             linger_ms: 500,
             topic_alias_outbound_max: random.between(0, 3) as u16,
             queue_qos0: random.percent(20),
-            topic_alias_maximum: random.pick(&[32, 32, 2, 0]),
             ..Config::default()
         };
         if self == Self::Narrow {
@@ -116,6 +115,7 @@ impl Profile {
         } else if random.percent(50) {
             config.in_flight_max = random.between(1, 8) as u16;
         }
+        config.topic_alias_maximum = random.pick(&[32, 32, 2, 0]);
         config
     }
 }

@@ -77,7 +77,10 @@ impl Model {
             return Ok(());
         }
         // What is too large for its client is dropped as if it had been sent [MQTT-3.1.2-25].
-        if !self.fits(index, message) || self.dropped || self.failed && !publication.is_will && publication.publisher.is_none() {
+        if !self.fits(index, message)
+            || self.dropped
+            || self.failed && !publication.is_will && publication.publisher.is_none()
+        {
             return Ok(());
         }
         let promise = self.owed_by(message);

@@ -4,9 +4,7 @@ use super::{
     Broken, Check, Flight, Model, Phase, Promise, Publication, Sent, Seq, Sub, TOLERANCE, broken, matches,
 };
 use crate::model::acks::Expected;
-use culex_core::packet::{
-    Packet, PacketId, PacketType, PropertiesBuf, Property, Publish, QoS, Version,
-};
+use culex_core::packet::{Packet, PacketId, PacketType, PropertiesBuf, Property, Publish, QoS, Version};
 use std::num::NonZeroU32;
 
 /// What names a message, at the beginning of its payload.
@@ -61,7 +59,9 @@ impl Model {
         let message = name(&publish.payload);
         let topic = self.topic_in(link, publish);
         let packet_id = publish.packet_id.map_or(0, std::num::NonZero::get);
-        if publish.qos == QoS::ExactlyOnce && self.is_taken_for_another(index, packet_id, message, publish.dup) {
+        let mistake = publish.qos == QoS::ExactlyOnce && self.is_mistake(index, packet_id, message);
+        if mistake && self.is_surely_held(index, packet_id) && !publish.dup {
+            // It counts as a repetition of the message that has the Packet Identifier [MQTT-4.3.3-10].
             let packet = PacketType::Pubrec;
             return self.expect(link, Expected::Ack { packet, packet_id, message: None, write: None });
         }
@@ -71,7 +71,9 @@ impl Model {
         if publish.qos == QoS::ExactlyOnce {
             match self.lives[index].inbound.get(&packet_id) {
                 Some((same, since)) if *same == message => (known, crashed) = (true, *since < crash),
-                _ => {}
+                // It may count as a repetition, or not.
+                Some(_) => (known, crashed) = (true, true),
+                None => {}
             }
             if !known || crashed {
                 self.lives[index].inbound.insert(packet_id, (message, seq));
@@ -92,7 +94,7 @@ impl Model {
                 }
                 write = Some(at);
             }
-            self.received_message(seq, message, publish.qos);
+            self.received_message(seq, Some(index), message, publish.qos);
         }
         let packet = match publish.qos {
             QoS::AtMostOnce => return,
@@ -116,25 +118,15 @@ impl Model {
         }
     }
 
-    /// A client's mistake: a Packet Identifier between PUBLISH and PUBREL has another message. It counts as a repetition
-    /// of the first one [MQTT-4.3.3-10], if the broker surely has that.
-    fn is_taken_for_another(
-        &mut self,
-        index: usize,
-        packet_id: u16,
-        message: Option<usize>,
-        dup: bool,
-    ) -> bool {
-        let life = &self.lives[index];
-        let Some((first, since)) = life.inbound.get(&packet_id).copied() else { return false };
+    /// A client's mistake: a Packet Identifier between PUBLISH and PUBREL has another message. Of both nobody knows whether
+    /// the broker took them, unless it is sure.
+    fn is_mistake(&mut self, index: usize, packet_id: u16, message: Option<usize>) -> bool {
+        let Some((first, _)) = self.lives[index].inbound.get(&packet_id).copied() else { return false };
         if first == message {
             return false;
         }
-        let sure = life.sure && since >= life.last_crash && !self.rules.asks && !self.failed && !dup;
-        if !sure {
-            let seq = self.seq;
+        if !self.is_surely_held(index, packet_id) {
             for message in [first, message].into_iter().flatten() {
-                self.received_message(seq, Some(message), QoS::ExactlyOnce);
                 if let Some(publication) = self.publications.get_mut(message) {
                     publication.mistaken = true;
                 }
@@ -143,7 +135,15 @@ impl Model {
         true
     }
 
-    fn received_message(&mut self, seq: Seq, message: Option<usize>, qos: QoS) {
+    /// Whether the broker has accepted a message with this Packet Identifier, and nothing happened since that it may have
+    /// forgotten it over.
+    fn is_surely_held(&self, index: usize, packet_id: u16) -> bool {
+        let life = &self.lives[index];
+        let sure = life.sure && !self.rules.asks && !self.failed;
+        sure && life.inbound.get(&packet_id).is_some_and(|(_, since)| *since >= life.last_crash)
+    }
+
+    fn received_message(&mut self, seq: Seq, life: Option<usize>, message: Option<usize>, qos: QoS) {
         let (now, asks) = (self.now, self.rules.asks);
         let connected: Vec<usize> = self.lives.iter().filter_map(|life| life.link).collect();
         let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) else {
@@ -151,9 +151,11 @@ impl Model {
         };
         publication.start.get_or_insert(seq);
         publication.start_at = now;
-        if qos != QoS::ExactlyOnce || publication.receipts == 0 {
+        // In another session nobody knows its Packet Identifier: there it is a new message.
+        if qos != QoS::ExactlyOnce || publication.receipts == 0 || publication.received_by != life {
             publication.receipts += 1;
         }
+        publication.received_by = life;
         if qos == QoS::AtMostOnce && !asks {
             publication.end = Some(seq);
             publication.links = connected;
@@ -166,7 +168,7 @@ impl Model {
         if !taken {
             return;
         }
-        self.received_message(seq, Some(message), QoS::AtMostOnce);
+        self.received_message(seq, None, Some(message), QoS::AtMostOnce);
         self.publications[message].end = Some(seq);
         if self.publications[message].retain {
             let write = self.write(message, seq);
@@ -274,13 +276,19 @@ impl Model {
         }
         if !publication.dress.is_intact(message, &publish.properties) {
             let Publication { dress, .. } = publication;
-            let what = format!("message {message} was published with {dress}, and sent with {:?}", publish.properties);
+            let what = format!(
+                "message {message} was published with {dress}, and sent with {:?}",
+                publish.properties
+            );
             return broken(Promise::Unchanged, what);
         }
         // [MQTT-3.3.2-6]: what is left of it.
         let interval = publish.properties.message_expiry_interval();
         if interval.is_some() != (publication.expiry_s > 0) || interval.unwrap_or(0) > publication.expiry_s {
-            let what = format!("message {message} expires after {} s, is sent as {interval:?}", publication.expiry_s);
+            let what = format!(
+                "message {message} expires after {} s, is sent as {interval:?}",
+                publication.expiry_s
+            );
             return broken(Promise::Expiry, what);
         }
         Ok(())
@@ -564,11 +572,11 @@ impl Model {
 
     fn group_out(&mut self, message: usize, group: &str, what: &str) -> Check {
         self.seen.insert(Promise::OnePerGroup);
-        let crashes = self.crashes.len() as u32;
+        let times = 1 + self.crashes.len() as u32;
         let publication = &mut self.publications[message];
         let count = publication.shared.entry(group.into()).or_default();
         *count += 1;
-        if *count > publication.receipts + crashes {
+        if *count > publication.receipts * times {
             return broken(Promise::OnePerGroup, format!("{what} went to {count} members of {group}"));
         }
         Ok(())

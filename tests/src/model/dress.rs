@@ -29,7 +29,8 @@ impl Dress {
 
     /// The properties of message `message`.
     pub fn put_on(self, message: usize, properties: &mut PropertiesBuf) {
-        let (kind, reply, data) = (format!("kind {message}"), format!("reply/{message}"), message.to_be_bytes());
+        let (kind, reply, data) =
+            (format!("kind {message}"), format!("reply/{message}"), message.to_be_bytes());
         if self.has(Self::CONTENT_TYPE) {
             properties.push(Property::ContentType(&kind));
         }

@@ -128,7 +128,8 @@ impl Model {
 
     fn owed_now(&mut self, message: usize, sure: bool) {
         self.seen.insert(Promise::Will);
-        let seq = self.seq;
+        // Later than anything that is on the disk.
+        let seq = self.step(self.now);
         // When the disk fails, what it was to keep may go with it.
         let sure = sure && !self.failed;
         self.may_be_published(message, seq);

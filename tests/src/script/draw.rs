@@ -132,8 +132,8 @@ impl Draft {
         self.later(random.below(50), op);
         self.later(random.between(1, 2 * sync_ms), Op::Crash { down_ms: random.below(500) });
         self.later(600, draw_return(client));
-        let other = (client + 1 + random.below(self.subscribed.len() as u64 - 1) as usize)
-            % self.subscribed.len();
+        let other =
+            (client + 1 + random.below(self.subscribed.len() as u64 - 1) as usize) % self.subscribed.len();
         self.later(random.below(50), draw_return(other));
         let mut publish = draw_publish(random, other);
         if let Op::Publish { topic: any, .. } = &mut publish {

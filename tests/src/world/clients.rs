@@ -56,7 +56,7 @@ impl World<'_> {
             }
             Op::Publish { client, topic, qos, retain, padding, expiry_s, alias, dress, count } => {
                 let dress = Dress(dress);
-                let letter = Letter { message: None, topic, qos, retain, payload: Vec::new(), expiry_s, alias, dress };
+                let letter = Letter { retain, expiry_s, alias, dress, ..Letter::new(topic, qos) };
                 for _ in 0..count {
                     self.publish(client, letter.clone(), padding);
                 }
@@ -65,8 +65,8 @@ impl World<'_> {
             Op::Garbage { client, kind } => self.garbage(client, kind),
             Op::ProgramPublish { topic, qos, retain } => self.program_publishes(topic, qos, retain),
             Op::Partition { ms } => self.frozen_until = self.now + ms * 1_000,
-            Op::SlowDisk { ms } => self.disk.sync_us = ms * 1_000,
-            Op::FailSync => self.disk.fail_next = true,
+            Op::SlowDisk { ms } => self.sync_us = ms * 1_000,
+            Op::FailSync => self.sync_fails = true,
             Op::Crash { down_ms } => self.kill(down_ms * 1_000),
         }
     }
@@ -79,15 +79,17 @@ impl World<'_> {
         }
         let now = self.clock();
         let address = Peer { address: None, listener: 0 };
-        let Some(broker) = &mut self.broker else { return };
+        let mut random = self.random.fork(key::CONNECTION + client as u64).fork(self.now);
+        let shard = random.below(self.shards.len() as u64) as usize;
+        let Some(broker) = &mut self.shards[shard].broker else { return };
         self.inputs += 1;
         let Ok(id) = broker.accept(now, address) else { return };
         let link = self.links.len();
-        let random = self.random.fork(key::CONNECTION + client as u64).fork(self.now);
         let plan = &self.clients[client].plan;
         self.model.opened(self.now, link, client, plan);
         self.links.push(Link {
             client,
+            shard,
             id: Some(id),
             up: Pipe::new(random.fork(1), plan.latency_ms),
             down: Pipe::new(random.fork(2), plan.latency_ms),
@@ -99,7 +101,7 @@ impl World<'_> {
             nonsense: false,
             closing: false,
         });
-        self.by_id.insert(id, link);
+        self.by_id.insert((shard, id), link);
         let bytes = self.clients[client].connect(link, wishes);
         self.client_writes(client, &bytes);
         let keep_alive = u64::from(self.clients[client].plan.keep_alive_s);
@@ -149,6 +151,10 @@ impl World<'_> {
 
     /// A client uses a Packet Identifier that is in flight.
     fn reuse(&mut self, client: usize, topic: &'static str, subscribe: bool) {
+        if self.script.profile.asks() && !subscribe {
+            // Which of two messages was allowed would be anybody's guess.
+            return;
+        }
         let Some(packet_id) = self.clients[client].can_reuse(subscribe) else { return };
         let bytes = if subscribe {
             let (qos, retain_handling) = (QoS::AtLeastOnce, 2);
@@ -156,9 +162,7 @@ impl World<'_> {
                 Wish { filter: topic, qos, no_local: false, retain_as_published: false, retain_handling };
             self.clients[client].subscribe_as(packet_id, &[wish], 0)
         } else {
-            let (qos, dress) = (QoS::ExactlyOnce, Dress::default());
-            let letter =
-                Letter { message: None, topic, qos, retain: false, payload: Vec::new(), expiry_s: 0, alias: 0, dress };
+            let letter = Letter::new(topic, QoS::ExactlyOnce);
             let letter = self.write_letter(client, letter, Some(0));
             self.clients[client].publish_as(packet_id, &letter)
         };
@@ -171,7 +175,8 @@ impl World<'_> {
         let number = self.model.announce(announced);
         let Ok(message) = Message::new(topic, &payload(number, padding), qos, retain) else { return };
         let now = self.clock();
-        let Some(broker) = &mut self.broker else { return };
+        let Some(shard) = self.turn().next() else { return };
+        let Some(broker) = &mut self.shards[shard].broker else { return };
         self.inputs += 1;
         self.digest.number(number as u64);
         self.model.program_published(self.now, number, true);
@@ -204,15 +209,13 @@ impl World<'_> {
 
     /// The connection breaks: what is on the way is lost, and both sides are told.
     fn cut(&mut self, client: usize) {
-        let Some(link) = self.clients[client].link else { return };
+        let Some(index) = self.clients[client].link else { return };
         self.clients[client].lose_connection();
-        let link = &mut self.links[link];
+        let link = &mut self.links[index];
         link.client_open = false;
         link.up.lose();
         link.down.lose();
-        if let Some(id) = link.id {
-            self.disconnected(id, Disconnect::Error);
-        }
+        self.disconnected(index, Disconnect::Error);
     }
 
     fn garbage(&mut self, client: usize, kind: u8) {
@@ -261,7 +264,7 @@ impl World<'_> {
     fn has_room(&mut self, link: usize) {
         if std::mem::take(&mut self.links[link].full)
             && let Some(id) = self.links[link].id
-            && let Some(broker) = &mut self.broker
+            && let Some(broker) = &mut self.shards[self.links[link].shard].broker
         {
             self.inputs += 1;
             self.model.has_room(link);
