@@ -93,6 +93,10 @@ impl Model {
                 self.seen.insert(Promise::Refusal);
             } else {
                 publication.end.get_or_insert(seq);
+                if self.rules.asks {
+                    // It may have waited to be looked at, behind what was asked for.
+                    publication.start_at = self.now;
+                }
             }
         }
         if let Some(write) = write.and_then(|write| self.writes.get_mut(write)) {

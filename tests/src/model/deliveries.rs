@@ -480,8 +480,8 @@ impl Model {
         // What may be sent only when it is on the disk was begun when that was asked for.
         let disk = if seen.qos == QoS::ExactlyOnce { self.rules.sync_us } else { 0 };
         // What was on its way when a connection ended, or the broker, may have arrived: it is repeated.
-        // When a will was published nobody knows before it surely was.
-        let known = !publication.is_will || publication.end.is_some();
+        // When a will was published, or what may wait for an answer, nobody knows before it surely was.
+        let known = !publication.is_will && !self.rules.asks || publication.end.is_some();
         if publication.expiry_s > 0 {
             self.seen.insert(Expiry);
         }

@@ -155,7 +155,8 @@ impl World<'_> {
         for client in 0..self.clients.len() {
             self.say_goodbye(client, false);
         }
-        self.schedule(self.now + 30_000_000, Event::Settle(7));
+        // Who looks for what expired does that now and then.
+        self.schedule(self.now + 120_000_000, Event::Settle(7));
     }
 
     fn no_connection_is_left(&mut self) {
