@@ -92,3 +92,54 @@ impl World<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::{Profile, Script};
+    use std::collections::BTreeSet;
+
+    fn interest(number: u64) -> ShardMessage {
+        ShardMessage::Interest { from: ShardId(0), filter: format!("a/{number}"), wanted: true }
+    }
+
+    #[test]
+    fn what_a_shard_tells_another_arrives_late_and_in_its_order() {
+        let script = Script::draw(1, Some(Profile::Calm));
+        let mut world = World::new(&script, None);
+        world.shards.push(Shard::new());
+        world.start();
+        for number in 0..20 {
+            world.now = number;
+            world.tells(0, ShardId(1), interest(number));
+        }
+        let channel = &world.shards[1].channel;
+        let dues: Vec<u64> = channel.iter().map(|(due, ..)| *due).collect();
+        assert!(dues.is_sorted() && dues[0] > 0, "{dues:?}");
+        let filter = |message: &ShardMessage| format!("{message:?}");
+        let told: Vec<String> = channel.iter().map(|(_, _, message)| filter(message)).collect();
+        assert_eq!(told, (0..20).map(|number| filter(&interest(number))).collect::<Vec<_>>());
+
+        world.hears(1);
+        assert_eq!(world.inputs, 0, "nothing has arrived yet");
+        world.now = dues[19];
+        (0..30).for_each(|_| world.hears(1));
+        assert_eq!((world.inputs, world.shards[1].channel.len()), (20, 0));
+        assert_eq!(world.broken, None);
+        world.tells(0, ShardId(2), interest(0));
+        assert!(world.broken.is_some(), "there is no third shard");
+    }
+
+    #[test]
+    fn shards_get_to_work_in_any_order() {
+        let script = Script::draw(1, Some(Profile::Calm));
+        let mut world = World::new(&script, None);
+        world.shards.push(Shard::new());
+        let mut orders = BTreeSet::new();
+        for now in 0..20 {
+            world.now = now;
+            orders.insert(world.turn().collect::<Vec<_>>());
+        }
+        assert_eq!(orders, BTreeSet::from([vec![0, 1], vec![1, 0]]));
+    }
+}
