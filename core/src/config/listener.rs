@@ -163,8 +163,8 @@ mod tests {
 
     #[test]
     fn a_listener_takes_no_larger_packets_than_the_broker() {
-        let mut config = Config::default();
-        config.listeners = vec![ListenerConfig { packet_size_max: 128, ..ListenerConfig::default() }];
+        let small = ListenerConfig { packet_size_max: 128, ..ListenerConfig::default() };
+        let mut config = Config { listeners: vec![small], ..Config::default() };
         assert_eq!(config.check(), Ok(()));
         assert_eq!((config.packet_size_max_of(0), config.packet_size_max_of(1)), (128, 16_777_216));
         config.listeners[0].packet_size_max = 16_777_217;
