@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout)]
 
 mod client;
+mod trouble;
 pub mod websocket;
 
 pub use client::{At, Client, Over, Place, Wire};
+pub use trouble::*;
 
 use crate::{Adapter, Builder, Handle};
 use culex_core::middleware::Authentication;
@@ -247,6 +249,7 @@ pub fn running_out_of_descriptors_is_survived<A: Adapter<Bound: Send + 'static>>
         client.send(&Client::connect_packet(4, &format!("c{i}")));
     }
     assert_eq!(clients[0].packet().unwrap()[0], 0x20);
+    clients[0].ping();
     // Long enough for a loop without a pause to show in the processor time.
     thread::sleep(Duration::from_millis(500));
     // The last one waits in the backlog until others close.
@@ -339,6 +342,13 @@ macro_rules! runtime_suite {
             a_shutdown_says_goodbye
             a_shutdown_ends_in_time
             a_broker_outlives_its_handles
+            thousands_come_and_go
+            a_peer_that_hangs_is_given_up
+            a_peer_that_never_closes_is_closed
+            a_shutdown_ends_in_time_with_full_buffers
+            a_panic_costs_one_connection
+            the_wall_clock_may_jump
+            a_broker_says_whether_it_is_alive
         }
     };
     (@each $broker:ty, $run:expr, websocket, $($name:ident)*) => {

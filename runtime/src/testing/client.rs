@@ -218,9 +218,19 @@ impl Client {
 
     /// Sends bytes, by WebSocket in one frame.
     pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).unwrap();
+    }
+
+    /// The same, for a connection that may be closed.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.0 {
-            Stream::Plain(stream) => stream.write_all(bytes).unwrap(),
-            Stream::WebSocket(socket, _) => socket.send(Message::binary(bytes.to_vec())).unwrap(),
+            Stream::Plain(stream) => stream.write_all(bytes),
+            Stream::WebSocket(socket, _) => {
+                socket.send(Message::binary(bytes.to_vec())).map_err(io::Error::other)
+            }
         }
     }
 
