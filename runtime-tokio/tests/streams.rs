@@ -45,7 +45,7 @@ async fn a_stream_of_the_program_is_served() {
 /// Publishes and gets back so many bytes, and says goodbye.
 async fn echo(client: DuplexStream, size: usize) {
     let length = size + 3;
-    let length = [length % 128 | 128, length / 128 % 128 | 128, length / 16_384].map(|byte| byte as u8);
+    let length = [length % 128 + 128, length / 128 % 128 + 128, length / 16_384].map(|byte| byte as u8);
     let publish = [&[0x30][..], &length, b"\x00\x01t", &vec![7; size]].concat();
     let (mut reading, mut writing) = tokio::io::split(client);
     let sent = [CONNECT, b"\x82\x06\x00\x01\x00\x01t\x00", &publish].concat();
