@@ -9,6 +9,7 @@ mod args;
 mod conformance;
 mod environment;
 mod file;
+mod listener;
 mod log;
 mod nearest;
 mod problem;
@@ -77,7 +78,7 @@ fn gather(args: &ServeArgs) -> Result<Settings, Problem> {
     let mut mistakes = Vec::new();
     if let Some(path) = &args.config {
         match file::read(path) {
-            Ok(given) => settings.apply_all(&given, &mut mistakes),
+            Ok(file) => settings.apply_file(&file, &mut mistakes),
             Err(lines) => mistakes.extend(lines),
         }
     }
@@ -94,7 +95,7 @@ fn gather(args: &ServeArgs) -> Result<Settings, Problem> {
 fn check_config(path: &Path) -> Result<(), Problem> {
     let mut settings = Settings::default();
     let mut mistakes = Vec::new();
-    settings.apply_all(&file::read(path).map_err(Problem::mistakes)?, &mut mistakes);
+    settings.apply_file(&file::read(path).map_err(Problem::mistakes)?, &mut mistakes);
     if mistakes.is_empty() {
         mistakes = settings.check();
     }

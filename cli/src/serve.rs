@@ -36,7 +36,7 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
         notifier.ready();
         notifier.watch(handle)
     };
-    let listeners = given.listeners(&settings.listen)?;
+    let listeners = given.listeners(&settings.listeners())?;
     let recorder = recordings.as_ref().map(Recordings::recorder);
     let ended = runtime::run(&settings, listeners, seed, recorder, started);
     if let Some(recordings) = &recordings {
@@ -51,6 +51,11 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
 fn introduce(settings: &Settings, urls: &[ListenUrl]) {
     for url in urls {
         say(&format!("listening on {url} ({})", settings.runtime));
+    }
+    for listener in settings.listeners() {
+        for (key, value, default) in listener.changed() {
+            say(&format!("{}: {key} = {value} (default: {default})", listener.url));
+        }
     }
     for (key, value, default) in settings.changed() {
         say(&format!("{key} = {value} (default: {default})"));

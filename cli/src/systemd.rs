@@ -3,6 +3,7 @@
 //! The protocol is systemd's, and others speak it: `LISTEN_FDS` (sd_listen_fds(3)), `NOTIFY_SOCKET` (sd_notify(3)) and
 //! `WATCHDOG_USEC` (sd_watchdog_enabled(3)). Without these variables nothing here does anything.
 
+use crate::listener::ListenerSettings;
 use crate::problem::{Problem, words};
 use culex_runtime::{Handle, ListenAddress, ListenUrl, Listener};
 use listenfd::ListenFd;
@@ -43,14 +44,15 @@ impl Given {
         Ok(Self(given))
     }
 
-    /// A listener for each URL, on a socket that was given if there is one with its address.
+    /// All listeners, each on a socket that was given if there is one with its address.
     ///
     /// # Errors
     /// No URL has the address of a socket: whoever connects to it would wait for ever.
-    pub(crate) fn listeners(self, urls: &[ListenUrl]) -> Result<Vec<Listener>, Problem> {
-        let mut listeners: Vec<_> = urls.iter().map(|url| Some(Listener::new(url))).collect();
+    pub(crate) fn listeners(self, settings: &[ListenerSettings]) -> Result<Vec<Listener>, Problem> {
+        let mut listeners: Vec<_> = settings.iter().map(|settings| Some(settings.listener())).collect();
         for (address, socket) in self.0 {
-            let position = urls.iter().position(|url| address.is_of(url)).ok_or_else(|| {
+            let mut urls = settings.iter().map(|settings| &settings.url);
+            let position = urls.position(|url| address.is_of(url)).ok_or_else(|| {
                 Problem::mistakes(vec![format!(
                     "the service manager listens on {address}, but no listener has this address"
                 )])

@@ -127,8 +127,8 @@ impl Middleware for Bouncer {
 
 #[test]
 fn a_middleware_refuses_an_address() {
-    let unwanted = Peer { address: Some(([127, 0, 0, 1], 4711).into()), listener: 0 };
-    let wanted = Peer { address: Some(([10, 0, 0, 1], 4711).into()), listener: 0 };
+    let unwanted = Peer { address: Some(([127, 0, 0, 1], 4711).into()), listener: 0, identity: None };
+    let wanted = Peer { address: Some(([10, 0, 0, 1], 4711).into()), listener: 0, identity: None };
     for stack in [
         Stack::standard().insert_before("Connection", Bouncer).unwrap(),
         Stack::standard().insert_after("Connection", Bouncer).unwrap(),

@@ -344,13 +344,15 @@ fn inputs() -> Vec<Input> {
     )
     .unwrap();
     let (id, session) = (ConnectionId::new(1, 2), SessionId::new(300, 4));
-    let peer = |address: &str| Peer { address: Some(address.parse().unwrap()), listener: 3 };
+    let peer = |address: &str| Peer { address: Some(address.parse().unwrap()), listener: 3, identity: None };
+    let named = Peer { identity: Some("CN=ann".into()), ..peer("[::1]:9") };
     let complete = |answer| Input::Complete { ticket: Ticket::new(5, 6), answer };
     let interest = ShardMessage::Interest { from: ShardId(2), filter: "a/#".into(), wanted: true };
     vec![
         Input::Accept(Peer::default()),
         Input::Accept(peer("1.2.3.4:5")),
         Input::Accept(peer("[fe80::1%7]:65535")),
+        Input::Identified { id, peer: named },
         Input::Receive { id, bytes: b"bytes".as_slice().into() },
         Input::Written { id, count: 1 << 20 },
         Input::Writable(id),

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
 use culex_core::{Clause, Violation};
-use culex_link::{HANDSHAKE_BYTES_MAX, Layer, Progress, WebSocket};
+use culex_link::{HANDSHAKE_BYTES_MAX, Layer, Progress, WebSocket, WebSocketSettings};
 use std::io::IoSlice;
 
 const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -25,7 +25,7 @@ fn answer(request: &str) -> (Progress, String) {
 #[track_caller]
 fn refused(request: &str, status: &str, header: &str) {
     let (progress, answer) = answer(request);
-    assert!(matches!(progress, Progress::Violated(_)), "{progress:?}");
+    assert!(matches!(progress, Progress::Failed(_)), "{progress:?}");
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert!(answer.contains(header) && answer.contains("Connection: close\r\n"), "{answer}");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -127,6 +127,23 @@ fn every_wrong_request_has_its_answer() {
     refused(&REQUEST.replace("Host", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nHost"), "400", "");
     refused("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a\r\n\r\n", "400", "");
     refused(&REQUEST.replace("Host", &format!("{}Host", "X: y\r\n".repeat(70))), "431", "");
+}
+
+#[test]
+fn a_page_of_another_origin_is_refused_unless_it_is_listed() {
+    let from = |origin: &str| REQUEST.replace("Host", &format!("Origin: {origin}\r\nHost"));
+    assert_eq!(answer(&from("http://broker")).0, Progress::Open);
+    for origin in ["http://evil.example", "null", "", "http://broker\r\nOrigin: http://broker"] {
+        refused(&from(origin), "403", "");
+    }
+    let mut settings = WebSocketSettings::new("/mqtt".into());
+    settings.origins = "https://shop.example".parse().unwrap();
+    let with =
+        |request: String| WebSocket::with(settings.clone()).receive(request.as_bytes(), &mut Vec::new());
+    assert_eq!(with(from("https://shop.example")), Progress::Open);
+    assert_eq!(with(REQUEST.into()), Progress::Open, "who sends no Origin is not a page");
+    let Progress::Failed(failure) = with(from("http://broker")) else { panic!("it is not listed") };
+    assert_eq!(failure.to_string(), "WebSocket: pages of this origin may not connect");
 }
 
 #[test]

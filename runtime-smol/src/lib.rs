@@ -163,7 +163,7 @@ async fn accept(
                 errors.succeeded();
                 match Async::new_nonblocking(stream.into()) {
                     Ok(socket) => {
-                        let peer = Peer { address, listener: index };
+                        let peer = Peer { address, listener: index, identity: None };
                         if let Some(connection) = shard.accept(Connection::new(socket), peer) {
                             connections.spawn(connection).detach();
                         }

@@ -123,7 +123,7 @@ impl Shard {
     fn input(&mut self, event: Event) {
         match event {
             Event::Accepted { socket, address, listener } => {
-                self.accept(Wire::Socket(socket), Peer { address, listener });
+                self.accept(Wire::Socket(socket), Peer { address, listener, identity: None });
             }
             Event::Bytes { id, bytes } => {
                 if let Some(connection) = self.connections.get_mut(id) {

@@ -162,7 +162,9 @@ async fn accept(shard: Shard<Connection>, listener: socket::Listener, index: u16
         match listener.accept().await {
             Ok((socket, address)) => {
                 errors.succeeded();
-                if let Some(connection) = shard.accept(socket, Peer { address, listener: index }) {
+                if let Some(connection) =
+                    shard.accept(socket, Peer { address, listener: index, identity: None })
+                {
                     spawn_local(connection);
                 }
             }

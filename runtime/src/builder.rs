@@ -1,9 +1,10 @@
 //! The settings of a broker, the same for every runtime.
 
 use crate::commands::Inbox;
-use crate::links::Links;
+use crate::links::{HANDSHAKES_MAX, Links};
 use crate::listener::Listening;
 use crate::{Clock, Driver, Handle, ListenSocket, ListenUrl, Listener, Recorder, Responder};
+use culex_core::config::ListenerConfig;
 use culex_core::{Broker, Config, Notice, Query, Seed, Stack, Wall};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -180,11 +181,18 @@ impl Prepared {
     /// The machine, started now, and the sockets that listen, with their numbers.
     #[must_use]
     pub fn into_parts(self) -> (Driver, Vec<(u16, ListenSocket)>) {
-        let options = self.options;
+        let mut options = self.options;
+        let configs = self.listening.iter().map(|listening| listening.config.clone());
+        for (number, config) in configs.enumerate().filter_map(|(number, config)| Some((number, config?))) {
+            let listeners = &mut options.config.listeners;
+            listeners.resize(listeners.len().max(number + 1), ListenerConfig::default());
+            listeners[number] = config;
+        }
         let clock = Clock::start(options.wall);
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let links = Links::new(self.urls.iter().map(|url| url.transport().clone()).collect());
+        let layers = self.listening.iter().map(|listening| listening.layers.clone()).collect();
+        let links = Links::new(layers, HANDSHAKES_MAX);
         let mut driver = Driver::new(
             broker,
             links,

@@ -2,7 +2,7 @@
 
 use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
-use crate::links::{Links, write_once};
+use crate::links::{Carried, Links, write_once};
 use crate::recorder::{Tape, digest_of};
 use crate::{Clock, Recorder, Responder, Stream};
 use culex_core::{
@@ -132,11 +132,11 @@ impl Driver {
     /// # Errors
     /// The machine does not want it: close it without a word.
     pub fn accept(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
+        self.links.admit(&peer)?;
         let now = self.now();
         self.note(Some(now), || Input::Accept(peer.clone()));
-        let listener = peer.listener;
-        let id = self.broker.accept(now, peer)?;
-        self.links.accept(id, listener);
+        let id = self.broker.accept(now, peer.clone())?;
+        self.links.accept(id, &peer);
         Ok(id)
     }
 
@@ -145,15 +145,21 @@ impl Driver {
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         let now = self.now();
         if self.links.has(id) {
-            return self.receive_by_link(now, id, bytes);
+            if !self.links.put_off(id, bytes) {
+                self.receive_by_link(now, id, bytes);
+            }
+            return;
         }
         self.note(Some(now), || Input::Receive { id, bytes: bytes.to_vec().into() });
         self.broker.receive(now, id, bytes);
     }
 
-    /// A layer gives no more bytes than it gets, so what the machine has credit for is enough for them.
+    /// A layer gives no more bytes than it gets, and at most one record of TLS that was incomplete before: the machine
+    /// takes that beyond its credit.
     fn receive_by_link(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
-        let (plain, progress) = self.links.receive(id, bytes);
+        let Carried { learnt, plain, progress } = self.links.receive(now.wall, id, bytes);
+        // The machine does not listen to it yet.
+        let _ = learnt;
         if !plain.is_empty() {
             if let Some(tape) = &mut self.tape {
                 let bytes = plain.to_vec().into();
@@ -166,6 +172,11 @@ impl Driver {
             Progress::Violated(violation) => {
                 self.note(Some(now), || Input::Violated { id, violation });
                 self.broker.violated(now, id, violation);
+            }
+            Progress::Failed(failure) => {
+                let address = self.links.address(id);
+                tracing::info!(?address, %failure, "a connection failed below MQTT");
+                self.links.fail(id);
             }
             // As with the end of a TCP stream, the machine first takes all that came before it.
             Progress::Closed if self.broker.read_credit(id) > 0 => self.links.leave(id),
@@ -183,8 +194,15 @@ impl Driver {
     /// A connection is closed: exactly once for each that was accepted.
     pub fn disconnected(&mut self, id: ConnectionId, cause: Disconnect) {
         let now = self.now();
-        let said_goodbye = self.links.remove(id);
-        let cause = if said_goodbye && cause == Disconnect::Closed { Disconnect::Eof } else { cause };
+        if cause == Disconnect::Eof
+            && let Some(bytes) = self.links.take_put_off(id)
+        {
+            self.receive_by_link(now, id, &bytes);
+        }
+        let cause = match (self.links.remove(id), cause) {
+            (Some(known), Disconnect::Closed) => known,
+            _ => cause,
+        };
         self.note(Some(now), || Input::Disconnected { id, cause });
         self.broker.disconnected(now, id, cause);
     }
@@ -199,7 +217,7 @@ impl Driver {
     #[inline]
     #[must_use]
     pub fn read_credit(&self, id: ConnectionId) -> usize {
-        self.broker.read_credit(id)
+        self.broker.read_credit(id).min(self.links.read_credit(id))
     }
 
     /// Whether the broker says goodbye: accept nothing any more.
@@ -211,6 +229,9 @@ impl Driver {
     /// Does what the program and the clock want.
     pub fn work(&mut self) {
         let now = self.now();
+        while let Some((id, bytes)) = self.links.poll_put_off() {
+            self.receive_by_link(now, id, &bytes);
+        }
         self.control(now);
         // Only what waits now: a program that publishes without end must not keep the sockets waiting.
         self.to_publish = self.inbox.0.published();
@@ -329,6 +350,9 @@ impl Driver {
         let now = self.now();
         self.now = None;
         let mut next = self.broker.deadline();
+        if self.links.end_turn() {
+            next = Some(now.mono);
+        }
         if let Some(stop_at) = self.stop_at {
             if self.broker.connections() == 0 || stop_at <= now.mono {
                 return Turn::Stop;

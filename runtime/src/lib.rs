@@ -45,3 +45,5 @@ pub use replay::{BadRecording, Did, Difference, Recording, Replay, Step, Stuck};
 pub use shard::{Shard, Socket};
 pub use stream::{AsyncStream, Stream};
 pub use subscription::Subscription;
+
+pub use culex_link::{Origins, Trusted};

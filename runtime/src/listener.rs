@@ -1,6 +1,8 @@
 //! Listeners: a URL, what goes with it, and the socket that comes of it.
 
 use crate::{ListenAddress, ListenUrl, Transport};
+use culex_core::config::ListenerConfig;
+use culex_link::{Layers, Origins, Trusted, WebSocketSettings};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -23,6 +25,10 @@ pub struct Listener {
     place: Place,
     permissions: u32,
     socket: Option<OwnedFd>,
+    proxies: Option<Trusted>,
+    origins: Origins,
+    forwarders: Trusted,
+    config: Option<ListenerConfig>,
 }
 
 #[derive(Debug)]
@@ -38,19 +44,57 @@ impl Listener {
 
     /// A listener at a [`ListenUrl`]. A URL that is wrong is told when it is bound.
     pub fn new(url: impl ToString) -> Self {
-        Self { place: Place::Url(url.to_string()), permissions: Self::PERMISSIONS, socket: None }
+        Self::at(Place::Url(url.to_string()))
     }
 
     /// A listener without a socket, for the streams that the program gives to
     /// [`Handle::accept`](crate::Handle::accept): they get its layers.
     pub fn program(transport: Transport) -> Self {
-        Self { place: Place::Program(transport), permissions: Self::PERMISSIONS, socket: None }
+        Self::at(Place::Program(transport))
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            permissions: Self::PERMISSIONS,
+            socket: None,
+            proxies: None,
+            origins: Origins::default(),
+            forwarders: Trusted::default(),
+            config: None,
+        }
     }
 
     /// Who may connect to a Unix socket: the permission bits of its file, whatever the umask is. Without meaning for
     /// other listeners.
     pub fn permissions(mut self, mode: u32) -> Self {
         self.permissions = mode & 0o777;
+        self
+    }
+
+    /// Connections come through these proxies only, and begin with a header of the PROXY protocol, version 1 or 2, that
+    /// says where the client is.
+    pub fn proxies(mut self, proxies: Trusted) -> Self {
+        self.proxies = Some(proxies);
+        self
+    }
+
+    /// Which web pages may connect by WebSocket; those of the same origin, unless this is said.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Proxies of HTTP whose `X-Forwarded-For` or `X-Real-IP` is believed; nobody's, unless this is said.
+    pub fn forwarders(mut self, forwarders: Trusted) -> Self {
+        self.forwarders = forwarders;
+        self
+    }
+
+    /// What its clients may do, and where their topics are: instead of the entry of
+    /// [`Config::listeners`](culex_core::Config::listeners).
+    pub fn config(mut self, config: ListenerConfig) -> Self {
+        self.config = Some(config);
         self
     }
 
@@ -65,36 +109,43 @@ impl Listener {
     /// # Errors
     /// One line that names the URL: it is wrong ([`ErrorKind::InvalidInput`]) or cannot be listened on.
     pub(crate) fn bind(self) -> io::Result<Listening> {
-        let text = match self.place {
-            Place::Url(text) => text,
-            Place::Program(transport) => {
-                return Ok(Listening {
-                    url: ListenUrl::new(transport, ListenAddress::Program),
-                    socket: None,
-                });
-            }
+        let Self { place, permissions, socket, proxies, origins, forwarders, config } = self;
+        let (url, socket) = match place {
+            Place::Url(text) => bind_url(&text, permissions, socket)?,
+            Place::Program(transport) => (ListenUrl::new(transport, ListenAddress::Program), None),
         };
-        let url: ListenUrl = text.parse().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-        let bound = match self.socket {
-            _ if url.transport().tls => Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS)),
-            Some(socket) => ListenSocket::given(socket, &url),
-            None => ListenSocket::bind(&url, self.permissions),
-        };
-        let socket = bound.map_err(|error| {
-            let why = match error.kind() {
-                // Without what the caller said and the number of the error.
-                kind @ (ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied)
-                    if error.raw_os_error().is_some() =>
-                {
-                    kind.to_string()
-                }
-                _ => error.to_string(),
-            };
-            io::Error::new(error.kind(), format!("cannot listen on {url}: {why}"))
-        })?;
-        let url = socket.local_addr().map(|address| url.bound_to(address)).unwrap_or(url);
-        Ok(Listening { url, socket: Some(socket) })
+        let websocket = url.transport().websocket.clone();
+        let websocket = websocket.map(|path| WebSocketSettings { path, origins, forwarded: forwarders });
+        let layers = Layers { proxy: proxies, websocket };
+        Ok(Listening { url, socket, layers, config })
     }
+}
+
+fn bind_url(
+    text: &str,
+    permissions: u32,
+    socket: Option<OwnedFd>,
+) -> io::Result<(ListenUrl, Option<ListenSocket>)> {
+    let url: ListenUrl = text.parse().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
+    let bound = match socket {
+        _ if url.transport().tls => Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS)),
+        Some(socket) => ListenSocket::given(socket, &url),
+        None => ListenSocket::bind(&url, permissions),
+    };
+    let socket = bound.map_err(|error| {
+        let why = match error.kind() {
+            // Without what the caller said and the number of the error.
+            kind @ (ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied)
+                if error.raw_os_error().is_some() =>
+            {
+                kind.to_string()
+            }
+            _ => error.to_string(),
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {url}: {why}"))
+    })?;
+    let url = socket.local_addr().map(|address| url.bound_to(address)).unwrap_or(url);
+    Ok((url, Some(socket)))
 }
 
 /// A listener whose socket is there.
@@ -102,6 +153,8 @@ impl Listener {
 pub(crate) struct Listening {
     pub(crate) url: ListenUrl,
     pub(crate) socket: Option<ListenSocket>,
+    pub(crate) layers: Layers,
+    pub(crate) config: Option<ListenerConfig>,
 }
 
 /// A socket that listens and does not block.

@@ -245,7 +245,7 @@ pub(crate) mod tag {
 pub(crate) const MAGIC: &[u8] = b"culex recording\n";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Rises when segments or events are written in another way.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 /// What a segment begins with, and what stands behind the last.
 pub(crate) const SEGMENT: u8 = b'S';
 pub(crate) const END: u8 = b'E';

@@ -25,6 +25,13 @@ pub enum Input {
         /// The bytes.
         bytes: Bytes,
     },
+    /// The layers below MQTT learnt who a peer is. Nothing happens once its CONNECT was received.
+    Identified {
+        /// The connection.
+        id: ConnectionId,
+        /// What is known now: its address and identity count, not its listener.
+        peer: Peer,
+    },
     /// The layer below MQTT found that the peer broke a rule.
     Violated {
         /// The connection.
@@ -100,13 +107,22 @@ impl Input {
     }
 }
 
-/// Where a connection comes from.
+/// Where a connection comes from, and who the transport says that is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
     /// The peer's address; `None`: in-process or without one.
     pub address: Option<SocketAddr>,
     /// Which of the program's listeners took it.
     pub listener: u16,
+    /// Who the transport says the peer is, from a client certificate for instance; `None`: it says nothing.
+    pub identity: Option<Box<str>>,
+}
+
+impl Peer {
+    /// Nobody is called nothing.
+    pub(crate) fn forget_empty(&mut self) {
+        self.identity = self.identity.take().filter(|identity| !identity.is_empty());
+    }
 }
 
 /// Why a connection is gone, as far as the adapter knows.

@@ -289,6 +289,9 @@ impl MemoryBackend {
             let filter = with_share(share, &topic.filter);
             Record::Subscription { client_id, filter, options, identifier }
         });
+        if existed && share.is_none() {
+            self.replace_page(cx, topic);
+        }
         cx.emit(Action::TopicSubscribed(Box::new(TopicSubscribed { topic: topic.clone(), existed })));
     }
 
@@ -361,6 +364,23 @@ impl MemoryBackend {
             self.send_pages(cx, session, &mut Allowance { messages: u32::MAX, bytes: usize::MAX });
         } else {
             cx.emit(Action::Room { session });
+        }
+    }
+
+    /// A subscription was replaced: what is left of its retained messages is sent as the new one wants it.
+    fn replace_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
+        let Some(pages) = self.pages.get_mut(topic.session) else { return };
+        let Some(at) = pages.iter().position(|page| page.filter == topic.filter) else { return };
+        let recorded = pages[at].options.qos > QoS::AtMostOnce;
+        (pages[at].options, pages[at].identifiers) = (topic.options, topic.identifier.into());
+        if recorded || topic.options.qos == QoS::AtMostOnce {
+            return;
+        }
+        // From now on it is in the log, behind those that are there.
+        if let Some(page) = pages.remove(at) {
+            let (filter, after) = (page.filter.clone(), page.after.clone());
+            cx.journal(topic.session, |client_id| Record::Page { client_id, filter, after });
+            pages.push_back(page);
         }
     }
 
@@ -523,6 +543,9 @@ impl MemoryBackend {
                 let identifier = NonZeroU32::new(*identifier);
                 self.index.subscribe(parsed.filter, parsed.share, session, options, identifier);
                 self.note_subscriptions(cx, session);
+                if parsed.share.is_none() {
+                    self.restore_options(cx, session, filter, options, identifier);
+                }
             }
             Record::Unsubscription { filter, .. } => {
                 if let Ok(parsed) = Filter::parse(filter) {
@@ -577,11 +600,32 @@ impl MemoryBackend {
         self.end_page(cx, session, filter);
         let is_it = |(share, text, ..): &(Option<&str>, &str, _, _)| share.is_none() && *text == filter;
         let Some((_, _, options, identifier)) = self.index.filters(session).find(is_it) else { return };
+        if options.qos == QoS::AtMostOnce {
+            return;
+        }
         let identifiers = identifier.into();
         let page = Page { filter: filter.into(), options, identifiers, after, restored: true };
         self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
         if let Some(state) = cx.session_mut(session) {
             state.paging = true;
+        }
+    }
+
+    /// A subscription was replaced; with QoS 0 its page is no longer in the log.
+    fn restore_options(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: SessionId,
+        filter: &str,
+        options: SubscriptionOptions,
+        identifier: Option<NonZeroU32>,
+    ) {
+        if options.qos == QoS::AtMostOnce {
+            return self.end_page(cx, session, filter);
+        }
+        let mut pages = self.pages.get_mut(session).into_iter().flatten();
+        if let Some(page) = pages.find(|page| *page.filter == *filter) {
+            (page.options, page.identifiers) = (options, identifier.into());
         }
     }
 

@@ -252,7 +252,8 @@ pub trait Middleware: Send {
     /// Called once, before anything else: make what depends on settings and seed.
     fn install(&mut self, cx: &mut Cx<'_>) {}
 
-    /// A connection comes in: [`Flow::Refuse`] closes it without a word.
+    /// A connection comes in: [`Flow::Refuse`] closes it without a word. What the layers below MQTT learn of the peer later
+    /// is known when its CONNECT comes, in [`Connection::peer`](crate::connection::Connection::peer).
     fn accept(&mut self, cx: &mut Cx<'_>, id: ConnectionId, peer: &Peer) -> Flow {
         Flow::Next
     }

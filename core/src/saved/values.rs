@@ -39,7 +39,7 @@ saved! {
     struct Violation { clause, reason }
     struct Farewell { reason_string, server_reference }
     struct Session { client_id, connection, version, expiry, queued, subscriptions, paging, stored, left, program }
-    struct Peer { address, listener }
+    struct Peer { address, listener, identity }
     enum Origin { 0 Program, 1 Shard(shard), 2 Session(session), }
 }
 
@@ -61,6 +61,7 @@ saved! {
         12 Unsubscribe(id),
         13 Shutdown,
         14 Violated { id, violation },
+        15 Identified { id, peer },
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Bench {
     pub broker: Broker,
     /// The time that is passed with every input.
     pub now: Now,
+    /// What the next connections say about where they come from.
+    pub peer: Peer,
     /// Questions that were asked and not yet taken.
     pub asks: Vec<(Ticket, Query)>,
     /// Questions that were withdrawn.
@@ -176,6 +178,7 @@ impl Bench {
             outputs: BTreeMap::new(),
             versions: BTreeMap::new(),
             clogged: Vec::new(),
+            peer: Peer::default(),
         }
     }
 
@@ -214,7 +217,7 @@ impl Bench {
     /// If it is refused.
     #[allow(clippy::expect_used)]
     pub fn accept(&mut self) -> ConnectionId {
-        let id = self.broker.accept(self.now, Peer::default()).expect("accepted");
+        let id = self.broker.accept(self.now, self.peer.clone()).expect("accepted");
         self.drain();
         id
     }

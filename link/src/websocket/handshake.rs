@@ -1,28 +1,36 @@
 //! The HTTP/1.1 request that becomes a WebSocket (RFC 6455, 4.2).
 
-use super::broken;
-use culex_core::Violation;
+use super::{WebSocketSettings, forwarded};
+use crate::Failure;
 use httparse::{Request, Status};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use tungstenite::handshake::derive_accept_key;
 
 /// A request that is being received.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    path: Arc<str>,
+    settings: WebSocketSettings,
+    /// Where the request comes from, as far as it is known without it.
+    pub(super) peer: Option<SocketAddr>,
     head: Vec<u8>,
+    forwarded_for: Option<SocketAddr>,
 }
 
 /// What to say to a request, and whether the connection goes on.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) response: Box<[u8]>,
-    pub(super) verdict: Result<(), Violation>,
+    pub(super) verdict: Result<(), Failure>,
 }
 
 impl Handshake {
-    pub(super) fn new(path: Arc<str>) -> Self {
-        Self { path, head: Vec::new() }
+    pub(super) fn new(settings: WebSocketSettings) -> Self {
+        Self { settings, peer: None, head: Vec::new(), forwarded_for: None }
+    }
+
+    /// For whom a trusted peer sends the request.
+    pub(super) fn forwarded_for(&self) -> Option<SocketAddr> {
+        self.forwarded_for
     }
 
     /// Takes bytes; once the request is complete: how many of them belong to it, and the answer.
@@ -44,7 +52,7 @@ impl Handshake {
         }
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&mut self) -> Answer {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = Request::new(&mut headers);
         match request.parse(&self.head) {
@@ -52,7 +60,15 @@ impl Handshake {
             Err(httparse::Error::TooManyHeaders) => return TOO_LARGE.into(),
             Ok(Status::Partial) | Err(_) => return bad("this is not an HTTP request"),
         }
-        match check(&request, &self.path) {
+        let is_trusted = match self.peer {
+            Some(peer) => self.settings.forwarded.contains(peer.ip()),
+            // Who may open a Unix socket is a matter of its permissions.
+            None => !self.settings.forwarded.is_empty(),
+        };
+        if is_trusted {
+            self.forwarded_for = forwarded::source(|name| values(&request, name), &self.settings.forwarded);
+        }
+        match check(&request, &self.settings) {
             Ok((accept, protocol)) => Answer {
                 response: format!(
                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -68,11 +84,11 @@ impl Handshake {
 }
 
 /// Looks a request over; gives the value of Sec-WebSocket-Accept and the subprotocol.
-fn check(request: &Request<'_, '_>, path: &str) -> Result<(String, &'static str), Refusal> {
+fn check(request: &Request<'_, '_>, settings: &WebSocketSettings) -> Result<(String, &'static str), Refusal> {
     if request.method != Some("GET") {
         return Err(Refusal::new("405 Method Not Allowed", "the method is GET").with("Allow: GET\r\n"));
     }
-    if place(request.path.unwrap_or_default()) != path {
+    if place(request.path.unwrap_or_default()) != &*settings.path {
         return Err(Refusal::new("404 Not Found", "there is nothing here: MQTT has another path"));
     }
     if !lists(request, "Upgrade", "websocket") || !lists(request, "Connection", "upgrade") {
@@ -80,8 +96,13 @@ fn check(request: &Request<'_, '_>, path: &str) -> Result<(String, &'static str)
             .with("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
     }
     let bad = |why| Err(Refusal::new("400 Bad Request", why));
-    if request.version != Some(1) || only(request, "Host").is_none() {
+    let Some(host) = only(request, "Host").filter(|_| request.version == Some(1)) else {
         return bad("expected HTTP/1.1 and the header Host");
+    };
+    let mut origins = values(request, "Origin");
+    if origins.next().is_some_and(|origin| origins.next().is_some() || !settings.origins.admit(origin, host))
+    {
+        return Err(Refusal::new("403 Forbidden", "pages of this origin may not connect"));
     }
     if only(request, "Sec-WebSocket-Version") != Some(b"13") {
         return Err(Refusal::new("400 Bad Request", "expected Sec-WebSocket-Version: 13")
@@ -106,7 +127,7 @@ fn place(target: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
 
-fn values<'r>(request: &'r Request<'_, '_>, name: &str) -> impl Iterator<Item = &'r [u8]> {
+fn values<'r>(request: &'r Request<'_, '_>, name: &'static str) -> impl DoubleEndedIterator<Item = &'r [u8]> {
     request
         .headers
         .iter()
@@ -115,16 +136,16 @@ fn values<'r>(request: &'r Request<'_, '_>, name: &str) -> impl Iterator<Item = 
 }
 
 /// The value of a header that stands there once.
-fn only<'r>(request: &'r Request<'_, '_>, name: &str) -> Option<&'r [u8]> {
+fn only<'r>(request: &'r Request<'_, '_>, name: &'static str) -> Option<&'r [u8]> {
     let mut values = values(request, name);
     values.next().filter(|_| values.next().is_none())
 }
 
-fn words<'r>(request: &'r Request<'_, '_>, name: &str) -> impl Iterator<Item = &'r [u8]> {
+fn words<'r>(request: &'r Request<'_, '_>, name: &'static str) -> impl Iterator<Item = &'r [u8]> {
     values(request, name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-fn lists(request: &Request<'_, '_>, name: &str, word: &str) -> bool {
+fn lists(request: &Request<'_, '_>, name: &'static str, word: &str) -> bool {
     words(request, name).any(|found| found.eq_ignore_ascii_case(word.as_bytes()))
 }
 
@@ -163,7 +184,7 @@ impl From<Refusal> for Answer {
              Content-Length: {}\r\n\r\n{why}\n",
             why.len() + 1
         );
-        Self { response: response.into_bytes().into(), verdict: Err(broken("RFC 6455 4.2.1")) }
+        Self { response: response.into_bytes().into(), verdict: Err(Failure::new("WebSocket", why)) }
     }
 }
 

@@ -3,12 +3,15 @@
 //! The payload of a frame goes up as it comes in: no frame and no message is kept, so their size needs no limit, and
 //! what a frame claims to be is never allocated. Frames of the broker hold what one write would have held.
 
+mod forwarded;
 mod frames;
 mod handshake;
+mod origin;
 
 pub use handshake::HANDSHAKE_BYTES_MAX;
+pub use origin::{NotOrigins, Origins};
 
-use crate::{Layer, Progress};
+use crate::{Layer, Learnt, Progress, Trusted};
 use culex_core::Violation;
 use frames::{Frames, Read};
 use handshake::Handshake;
@@ -25,6 +28,27 @@ pub struct WebSocket {
     response: Option<Box<[u8]>>,
     /// The answer to the last ping. An earlier one that was not sent yet is not needed any more (RFC 6455, 5.5.3).
     pong: Option<Box<[u8]>>,
+    /// For whom a trusted proxy forwarded the request.
+    learnt: Option<Box<Learnt>>,
+}
+
+/// What a listener for WebSocket wants of requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WebSocketSettings {
+    /// Their path, as it stands in a request: it begins with `/`.
+    pub path: Arc<str>,
+    /// Which web pages may connect.
+    pub origins: Origins,
+    /// Peers whose `X-Forwarded-For` or `X-Real-IP` is believed; by default nobody's.
+    pub forwarded: Trusted,
+}
+
+impl WebSocketSettings {
+    /// Requests for `path`, from pages of the same origin, and no proxy.
+    #[must_use]
+    pub fn new(path: Arc<str>) -> Self {
+        Self { path, origins: Origins::default(), forwarded: Trusted::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -41,16 +65,27 @@ impl WebSocket {
     /// A new connection to a listener that serves `path`, as it stands in a request: it begins with `/`.
     #[must_use]
     pub fn new(path: Arc<str>) -> Self {
-        Self { phase: Phase::Handshake(Box::new(Handshake::new(path))), response: None, pong: None }
+        Self::with(WebSocketSettings::new(path))
+    }
+
+    /// A new connection to a listener with these settings.
+    #[must_use]
+    pub fn with(settings: WebSocketSettings) -> Self {
+        let phase = Phase::Handshake(Box::new(Handshake::new(settings)));
+        Self { phase, response: None, pong: None, learnt: None }
     }
 
     fn shake_hands(&mut self, wire: &[u8], plain: &mut Vec<u8>) -> Progress {
         let Phase::Handshake(handshake) = &mut self.phase else { return Progress::Open };
         let Some((used, answer)) = handshake.receive(wire) else { return Progress::Open };
         self.response = Some(answer.response);
-        if let Err(violation) = answer.verdict {
+        self.learnt = handshake.forwarded_for().map(|address| {
+            let address = Some(address);
+            Box::new(Learnt { address, identity: None })
+        });
+        if let Err(failure) = answer.verdict {
             self.phase = Phase::Closed;
-            return Progress::Violated(violation);
+            return Progress::Failed(failure);
         }
         self.phase = Phase::Open(Frames::default());
         self.frames(&wire[used..], plain)
@@ -115,6 +150,20 @@ impl Layer for WebSocket {
         let payload: &[u8] = payload.as_ref().map_or(&[], |code| code);
         header(OpCode::Control(Control::Close), payload.len(), wire);
         wire.extend_from_slice(payload);
+    }
+
+    fn learnt(&mut self) -> Option<Learnt> {
+        self.learnt.take().map(|learnt| *learnt)
+    }
+
+    fn told(&mut self, peer: &Learnt) {
+        if let Phase::Handshake(handshake) = &mut self.phase {
+            handshake.peer = peer.address;
+        }
+    }
+
+    fn is_shaking_hands(&self) -> bool {
+        matches!(self.phase, Phase::Handshake(_))
     }
 }
 

@@ -107,7 +107,7 @@ impl World {
 
     pub(crate) fn accept(&mut self, at: usize) {
         if self.clients[at].is_none()
-            && let Ok(id) = self.broker.accept(self.now, Peer { address: None, listener: at as u16 })
+            && let Ok(id) = self.broker.accept(self.now, Peer { listener: at as u16, ..Peer::default() })
         {
             self.clients[at] = Some(Client { id, observer: Observer::default(), dropped: false });
         }

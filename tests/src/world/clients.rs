@@ -67,7 +67,7 @@ impl World<'_> {
             wishes.clean = true;
         }
         let now = self.clock();
-        let address = Peer { address: None, listener: 0 };
+        let address = Peer::default();
         let Some(broker) = &mut self.broker else { return };
         self.inputs += 1;
         let Ok(id) = broker.accept(now, address) else { return };
