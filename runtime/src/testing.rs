@@ -47,7 +47,7 @@ fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over, builder: Bu
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let name = format!("culex-suite-{}-{}.sock", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
     let prepared = builder.listener(over.listener(&name)).prepare().unwrap();
-    let (place, handle) = (Place::of(&prepared), prepared.handle());
+    let (place, handle) = (Place::of(&prepared).by(over), prepared.handle());
     let bound = A::Bound::from(prepared);
     Running { place, handle, thread: thread::spawn(move || run(bound)) }
 }
@@ -205,7 +205,7 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
     match place.at {
         At::Tcp(address) => drop(TcpListener::bind(address).unwrap()),
         At::Unix(path) => assert!(!path.exists(), "the file of the socket is removed"),
-        At::Program(handle, _) => assert!(handle.connect().is_err()),
+        At::Program(handle, _) | At::Async(handle, _) => assert!(handle.connect().is_err()),
     }
 }
 
@@ -313,6 +313,10 @@ macro_rules! runtime_suite {
             $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Pipe, }
         }
 
+        mod over_an_async_stream {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Async, }
+        }
+
         mod over_websocket_in_a_pipe {
             $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::PipeWebSocket, }
         }
@@ -349,6 +353,7 @@ macro_rules! runtime_suite {
             a_panic_costs_one_connection
             the_wall_clock_may_jump
             a_broker_says_whether_it_is_alive
+            a_shutdown_closes_the_listeners_first
         }
     };
     (@each $broker:ty, $run:expr, websocket, $($name:ident)*) => {

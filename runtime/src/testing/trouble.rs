@@ -145,3 +145,18 @@ pub fn a_broker_says_whether_it_is_alive<A: Adapter<Bound: Send + 'static>>(run:
     broker.stop();
     assert!(!handle.is_alive(Duration::from_secs(10)));
 }
+
+/// While a shutdown waits for a client, nobody new is let in: another broker can take the place already.
+pub fn a_shutdown_closes_the_listeners_first<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+    let broker = start(run, over, Builder::<A>::default().shutdown_ms(60_000));
+    let stubborn = Client::connect(broker.place, "stubborn");
+    broker.handle.shutdown();
+    let began = Instant::now();
+    while broker.place.is_open() {
+        assert!(began.elapsed() < Duration::from_secs(10), "it still listens");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!broker.thread.is_finished(), "it did not wait for its client");
+    drop(stubborn);
+    broker.stop();
+}
