@@ -249,3 +249,23 @@ fn retained_messages_outlive_a_crash_when_their_subscription_was_replaced() {
         assert!(got.len() >= 6 || before == Q0, "{got:?}");
     }
 }
+
+/// All that is retained for the first of them is sent when the last is already promised the same again.
+#[test]
+fn a_filter_that_stands_twice_in_a_subscribe_is_sent_what_is_retained_twice() {
+    for between in [&[][..], &["r/+"], &["r/+", "#"]] {
+        let mut machine = Machine::new();
+        let bob = machine.connect(Version::V5, "bob");
+        machine.send(bob, &retained("r/0", "m", Q1));
+        machine.commit();
+        let list = [Property::ReceiveMaximum(1u16.try_into().unwrap()), Property::SessionExpiryInterval(99)];
+        let narrow = Connect { properties: properties(&list), ..lasting("alice") };
+        let (alice, _) = machine.come(&narrow);
+        let filters = ["r/#"].iter().chain(between).chain(&["r/#"]);
+        let filters: Vec<_> = filters.map(|filter| (*filter, SubscriptionOptions::new(Q1))).collect();
+        machine.subscribe_all(alice, &filters);
+        machine.commit();
+        let mut after = machine.crash_after(0);
+        assert_eq!(after.waiting("alice"), vec!["r/0: m"; filters.len()]);
+    }
+}
