@@ -6,6 +6,7 @@ use culex_core::Wall;
 use ring::digest::{SHA256, digest};
 use std::fmt::Write as _;
 use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode as _, Tag, Tagged as _};
@@ -15,13 +16,14 @@ use x509_cert::time::Time;
 
 /// From when to when a certificate is valid; `None`: it is written in an odd way.
 pub(super) fn validity(der: &[u8]) -> Option<(Wall, Wall)> {
-    let validity = Certificate::from_der(der).ok()?.tbs_certificate.validity;
+    let certificate = Certificate::from_der(der).ok()?;
+    let validity = certificate.tbs_certificate().validity();
     Some((wall(&validity.not_before), wall(&validity.not_after)))
 }
 
 /// When the next list of revoked certificates was to be there; `None`: the list does not say.
 pub(super) fn next_update(der: &[u8]) -> Option<Wall> {
-    CertificateList::from_der(der).ok()?.tbs_cert_list.next_update.as_ref().map(wall)
+    CertificateList::<Rfc5280>::from_der(der).ok()?.tbs_cert_list.next_update.as_ref().map(wall)
 }
 
 /// Who a certificate says its owner is; `None`: it does not say, or twice.
@@ -34,9 +36,8 @@ pub(super) fn owner(der: &[u8], kind: CertificateIdentity) -> Option<Box<str>> {
 }
 
 fn common_name(certificate: &Certificate) -> Option<Box<str>> {
-    let subject = &certificate.tbs_certificate.subject.0;
     let mut names =
-        subject.iter().flat_map(|names| names.0.iter()).filter(|attribute| attribute.oid == COMMON_NAME);
+        certificate.tbs_certificate().subject().iter().filter(|attribute| attribute.oid == COMMON_NAME);
     let name = &names.next().filter(|_| names.next().is_none())?.value;
     // The other kinds of text are not bytes of UTF-8.
     matches!(name.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String)
@@ -45,7 +46,7 @@ fn common_name(certificate: &Certificate) -> Option<Box<str>> {
 }
 
 fn alternative_name(certificate: &Certificate) -> Option<Box<str>> {
-    let (_, names) = certificate.tbs_certificate.get::<SubjectAltName>().ok()??;
+    let (_, names) = certificate.tbs_certificate().get_extension::<SubjectAltName>().ok()??;
     names.0.iter().find_map(|name| match name {
         GeneralName::DnsName(name)
         | GeneralName::Rfc822Name(name)
