@@ -2,7 +2,7 @@
 
 use crate::problem::{Problem, words};
 use clap::Args;
-use culex_conformance::{Options, Report, run, version_of};
+use culex_conformance::{Options, Report, Trust, run, version_of};
 use culex_core::packet::Version;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,9 +10,16 @@ use std::time::Duration;
 /// What `conformance` takes.
 #[derive(Debug, Args)]
 pub(crate) struct ConformanceArgs {
-    /// The broker, or ws://HOST:PORT/PATH; without it the machine in this process is scored
-    #[arg(long, value_name = "mqtt://HOST:PORT")]
+    /// The broker: mqtt://HOST:PORT, ws://HOST:PORT/PATH, mqtts://, wss:// or unix:PATH; without it the machine in this
+    /// process is scored
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// The PEM file with the authorities whose certificates are trusted, for TLS
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca_file: Option<PathBuf>,
+    /// Trust any certificate
+    #[arg(long)]
+    insecure: bool,
     /// Only this version: 3.1, 3.1.1 or 5; repeat it for several
     #[arg(long, value_name = "VERSION", value_parser = version)]
     version: Vec<Version>,
@@ -41,6 +48,7 @@ fn version(word: &str) -> Result<Version, String> {
 pub(crate) fn conformance(args: ConformanceArgs) -> Result<(String, bool), Problem> {
     let options = Options {
         url: args.url,
+        trust: args.ca_file.map(Trust::File).or(args.insecure.then_some(Trust::Anybody)),
         websocket: false,
         versions: args.version,
         clause: args.clause,

@@ -2,12 +2,14 @@
 //! what `serve` recorded, `culex sim`.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
-//! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]).
+//! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]), with or
+//! without a service manager ([`systemd`]).
 
 mod args;
 mod conformance;
 mod environment;
 mod file;
+mod listener;
 mod log;
 mod nearest;
 mod problem;
@@ -18,6 +20,7 @@ mod runtime;
 mod serve;
 mod settings;
 mod sim;
+mod systemd;
 
 use args::{Command, ServeArgs};
 use problem::Problem;
@@ -75,7 +78,7 @@ fn gather(args: &ServeArgs) -> Result<Settings, Problem> {
     let mut mistakes = Vec::new();
     if let Some(path) = &args.config {
         match file::read(path) {
-            Ok(given) => settings.apply_all(&given, &mut mistakes),
+            Ok(file) => settings.apply_file(&file, &mut mistakes),
             Err(lines) => mistakes.extend(lines),
         }
     }
@@ -92,7 +95,7 @@ fn gather(args: &ServeArgs) -> Result<Settings, Problem> {
 fn check_config(path: &Path) -> Result<(), Problem> {
     let mut settings = Settings::default();
     let mut mistakes = Vec::new();
-    settings.apply_all(&file::read(path).map_err(Problem::mistakes)?, &mut mistakes);
+    settings.apply_file(&file::read(path).map_err(Problem::mistakes)?, &mut mistakes);
     if mistakes.is_empty() {
         mistakes = settings.check();
     }

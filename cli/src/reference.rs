@@ -1,7 +1,9 @@
 //! The table of all settings, as a configuration file in which every line is a comment.
 
+use crate::listener::LISTENER;
 use crate::settings::PROGRAM;
 use culex_core::Config;
+use culex_core::config::ListenerConfig;
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -20,8 +22,22 @@ pub(crate) fn settings() -> String {
     for setting in Config::settings() {
         entry(&mut text, setting.doc, Some(setting.kind), setting.key, &(setting.default)());
     }
+    text.push_str(LISTENERS);
+    for setting in &LISTENER {
+        entry(&mut text, setting.doc, None, setting.key, setting.default);
+    }
+    for setting in ListenerConfig::settings() {
+        entry(&mut text, setting.doc, Some(setting.kind), setting.key, &(setting.default)());
+    }
     text
 }
+
+const LISTENERS: &str = "
+# A listener that needs more than a URL has a table of its own, behind all other settings. The default of `listen` is
+# then not listened on.
+
+#[[listener]]
+";
 
 fn entry(text: &mut String, doc: &str, kind: Option<&str>, key: &str, default: &str) {
     text.push('\n');
@@ -30,7 +46,8 @@ fn entry(text: &mut String, doc: &str, kind: Option<&str>, key: &str, default: &
         // Writing into a String cannot fail.
         let _ = writeln!(text, "# {line}");
     }
-    let bare = default.parse::<i128>().is_ok() || matches!(default, "true" | "false");
+    let number = default.parse::<i128>().is_ok_and(|number| number.to_string() == default);
+    let bare = number || matches!(default, "true" | "false");
     let _ = if bare { writeln!(text, "#{key} = {default}") } else { writeln!(text, "#{key} = {default:?}") };
 }
 

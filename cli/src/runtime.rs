@@ -2,19 +2,20 @@
 
 use crate::settings::{Runtime, Settings};
 use culex_core::{Notice, Seed};
-use culex_runtime::{Handle, Recorder};
+use culex_runtime::{Handle, ListenUrl, Listener, Recorder};
 use std::io;
-use std::net::SocketAddr;
 
-/// Runs a broker until it is shut down, and records it if there is a recorder. `started` is called when all listeners are bound, with their addresses.
+/// Runs a broker until it is shut down, and records it if there is a recorder. `started` is called when all listeners
+/// are bound, with their URLs.
 ///
 /// # Errors
 /// A listener that cannot be bound is told in one line that names it; the rest as the operating system tells it.
 pub(crate) fn run(
     settings: &Settings,
+    listeners: Vec<Listener>,
     seed: Seed,
     recorder: Option<Recorder>,
-    started: impl FnOnce(&[SocketAddr], Handle) -> io::Result<()>,
+    started: impl FnOnce(&[ListenUrl], Handle) -> io::Result<()>,
 ) -> io::Result<()> {
     // The runtimes have the same methods, but no type in common.
     macro_rules! run_on {
@@ -25,8 +26,9 @@ pub(crate) fn run(
                 Some(recorder) => builder.record(recorder),
                 None => builder,
             };
-            let bound = settings.listen.iter().fold(builder, |builder, url| builder.listen(url)).bind()?;
-            started(bound.local_addrs(), bound.handle())?;
+            let bound =
+                listeners.into_iter().fold(builder, |builder, listener| builder.listener(listener)).bind()?;
+            started(bound.urls(), bound.handle())?;
             bound.run_blocking()
         }};
     }

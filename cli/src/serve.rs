@@ -4,19 +4,20 @@ use crate::problem::{Problem, one_line, words};
 use crate::recording::Recordings;
 use crate::runtime;
 use crate::settings::Settings;
+use crate::systemd::{Given, Notifier};
 use crate::{log, say};
 use culex_core::Seed;
-use culex_runtime::Handle;
+use culex_runtime::{Handle, ListenUrl};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::{io, process, thread};
 
 /// Runs a broker until a signal ends it.
 pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem> {
+    let given = Given::take()?;
     log::start(&settings.log);
     raise_open_files();
     // Before anything says that we are up: who reads it may send the signal at once.
@@ -28,13 +29,16 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
         "" => None,
         directory => Some(Recordings::start(Path::new(directory), settings.record_bytes_max)?),
     };
-    let started = |addresses: &[SocketAddr], handle: Handle| {
-        stop_on(signals, handle, recordings.clone())?;
-        introduce(&settings, addresses);
-        Ok(())
+    let notifier = Notifier::from_env();
+    let started = |urls: &[ListenUrl], handle: Handle| {
+        stop_on(signals, handle.clone(), recordings.clone(), notifier.clone())?;
+        introduce(&settings, urls);
+        notifier.ready();
+        notifier.watch(handle)
     };
+    let listeners = given.listeners(&settings.listeners())?;
     let recorder = recordings.as_ref().map(Recordings::recorder);
-    let ended = runtime::run(&settings, seed, recorder, started);
+    let ended = runtime::run(&settings, listeners, seed, recorder, started);
     if let Some(recordings) = &recordings {
         recordings.write("end");
     }
@@ -44,9 +48,14 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
 }
 
 /// What an operator should know about a broker that just started.
-fn introduce(settings: &Settings, addresses: &[SocketAddr]) {
-    for (url, address) in settings.listen.iter().zip(addresses) {
-        say(&format!("listening on {} ({})", url.bound_to(*address), settings.runtime));
+fn introduce(settings: &Settings, urls: &[ListenUrl]) {
+    for url in urls {
+        say(&format!("listening on {url} ({})", settings.runtime));
+    }
+    for listener in settings.listeners() {
+        for (key, value, default) in listener.changed() {
+            say(&format!("{}: {key} = {value} (default: {default})", listener.url));
+        }
     }
     for (key, value, default) in settings.changed() {
         say(&format!("{key} = {value} (default: {default})"));
@@ -55,7 +64,12 @@ fn introduce(settings: &Settings, addresses: &[SocketAddr]) {
 }
 
 /// The first signal says goodbye to every client, the second does not wait for that. SIGUSR1 writes a recording.
-fn stop_on(mut signals: Signals, handle: Handle, recordings: Option<Recordings>) -> io::Result<()> {
+fn stop_on(
+    mut signals: Signals,
+    handle: Handle,
+    recordings: Option<Recordings>,
+    notifier: Notifier,
+) -> io::Result<()> {
     let watch = move || {
         let mut stopping = false;
         for signal in signals.forever() {
@@ -65,6 +79,7 @@ fn stop_on(mut signals: Signals, handle: Handle, recordings: Option<Recordings>)
                 _ if !stopping => {
                     stopping = true;
                     tracing::info!("shutting down; a second signal stops at once");
+                    notifier.stopping();
                     handle.shutdown();
                 }
                 _ => process::exit(128 + signal),

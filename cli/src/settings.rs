@@ -1,5 +1,7 @@
 //! The settings of the program and of the broker, wherever they come from.
 
+use crate::file::File;
+use crate::listener::ListenerSettings;
 use crate::log::Filter;
 use crate::nearest::nearest;
 use culex_core::Config;
@@ -10,7 +12,9 @@ use std::fmt;
 /// Everything `serve` needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub(crate) listen: Vec<ListenUrl>,
+    listen: Vec<ListenUrl>,
+    /// Those that need more than a URL.
+    listeners: Vec<ListenerSettings>,
     pub(crate) runtime: Runtime,
     pub(crate) log: Filter,
     pub(crate) allow_anonymous_remote: bool,
@@ -71,8 +75,9 @@ pub(crate) const PROGRAM: [ProgramSetting; 6] = [
     ProgramSetting {
         key: "listen",
         default: "mqtt://127.0.0.1:1883",
-        doc: "Where to listen: mqtt://HOST:PORT, or ws://HOST:PORT/PATH for WebSocket (the path is /mqtt unless given), \
-              or an array of several; in the environment separated by commas. Port 0 takes any free port.",
+        doc: "Where to listen: mqtt://HOST:PORT, ws://HOST:PORT/PATH for WebSocket (the path is /mqtt unless given), \
+              unix:PATH for a Unix socket, or an array of several; in the environment separated by commas. Port 0 takes \
+              any free port.",
     },
     ProgramSetting {
         key: "allow_anonymous_remote",
@@ -113,6 +118,7 @@ impl Default for Settings {
     fn default() -> Self {
         let mut settings = Self {
             listen: Vec::new(),
+            listeners: Vec::new(),
             runtime: Runtime::Tokio,
             log: Filter::default(),
             allow_anonymous_remote: false,
@@ -138,6 +144,31 @@ impl Settings {
                 Err(mistake) => mistakes.push(source.line(key, &mistake)),
             }
         }
+    }
+
+    /// Lays what a file gives over what is there.
+    pub(crate) fn apply_file(&mut self, file: &File, mistakes: &mut Vec<String>) {
+        self.apply_all(&file.given, mistakes);
+        for (source, given) in &file.listeners {
+            match ListenerSettings::read(source, given) {
+                Ok(listener) => self.listeners.push(listener),
+                Err(lines) => mistakes.extend(lines),
+            }
+        }
+    }
+
+    /// The settings of the machine, with those of its listeners.
+    pub(crate) fn whole_config(&self) -> Config {
+        let listeners = self.listeners().into_iter().map(|listener| listener.config).collect();
+        Config { listeners, ..self.config.clone() }
+    }
+
+    /// All listeners: those of `listen`, whose default is for who has no other, and those with tables of their own.
+    pub(crate) fn listeners(&self) -> Vec<ListenerSettings> {
+        let given = self.sources.iter().any(|(key, _)| key == "listen");
+        let listen = if given || self.listeners.is_empty() { &self.listen[..] } else { &[] };
+        let listen = listen.iter().cloned().map(ListenerSettings::new);
+        listen.chain(self.listeners.iter().cloned()).collect()
     }
 
     /// Sets one value, or says what was expected and what was found instead.
@@ -218,13 +249,19 @@ impl Settings {
     pub(crate) fn check(&self) -> Vec<String> {
         let mut mistakes = self.contradictions();
         if !self.allow_anonymous_remote {
-            let remote = self.listen.iter().find(|url| !is_loopback(url));
-            mistakes.extend(remote.map(|url| {
+            let listeners = self.listeners();
+            let remote = listeners.iter().find(|listener| !is_loopback(&listener.url));
+            mistakes.extend(remote.map(|listener| {
                 let refused = format!(
-                    "refusing {url}: whoever reaches it could read and write every topic, because there are no \
-                     passwords yet; set allow_anonymous_remote = true if that is what you want"
+                    "refusing {}: whoever reaches it could read and write every topic, because there are no \
+                     passwords yet; set allow_anonymous_remote = true if that is what you want",
+                    listener.url
                 );
-                self.line("listen", &refused)
+                if listener.is_table() {
+                    listener.line("url", &refused)
+                } else {
+                    self.line("listen", &refused)
+                }
             }));
         }
         mistakes
@@ -275,18 +312,27 @@ fn listen_urls(value: &Value) -> Result<Vec<ListenUrl>, String> {
     let texts: Vec<&str> = match value {
         Value::Text(text) => text.split(',').map(str::trim).collect(),
         Value::Many(texts) if !texts.is_empty() => texts.iter().map(String::as_str).collect(),
-        _ => return Err(expected("mqtt://HOST:PORT, ws://HOST:PORT/PATH or an array of them", value)),
+        _ => {
+            return Err(expected(
+                "mqtt://HOST:PORT, ws://HOST:PORT/PATH, unix:PATH or an array of them",
+                value,
+            ));
+        }
     };
-    texts.into_iter().map(|text| text.parse::<ListenUrl>().map_err(|error| error.to_string())).collect()
+    let parse = |text: &str| match text.parse::<ListenUrl>() {
+        Ok(url) if url.transport().tls => Err(format!("{url}: TLS is not supported by this build yet")),
+        parsed => parsed.map_err(|error| error.to_string()),
+    };
+    texts.into_iter().map(parse).collect()
 }
 
-fn expected(what: &str, value: &Value) -> String {
+pub(crate) fn expected(what: &str, value: &Value) -> String {
     format!("expected {what}, found {value}")
 }
 
 impl Value {
     /// The single text of the value.
-    fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Bare(text) => Some(text),
             Self::Many(_) | Self::Other(_) => None,
@@ -318,7 +364,7 @@ impl fmt::Display for Runtime {
 
 impl Source {
     /// The line about a mistake in the value of `key`.
-    fn line(&self, key: &str, mistake: &str) -> String {
+    pub(crate) fn line(&self, key: &str, mistake: &str) -> String {
         match self {
             Self::File { name, line } => format!("{name}:{line}: {key}: {mistake}"),
             Self::Environment(variable) => format!("{variable}: {mistake}"),

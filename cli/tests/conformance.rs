@@ -30,11 +30,16 @@ fn the_program_passes_the_scenarios_of_websocket_on_every_runtime() {
     }
 }
 
+const EXPECTED: &str = "expected mqtt://host:port, ws://host:port/path, mqtts://, wss:// or unix:path";
+
 #[test]
 fn a_url_that_cannot_be_scored_is_one_line() {
     for (url, what) in [
-        ("http://127.0.0.1", "expected mqtt://host:port or ws://host:port/path"),
-        ("ws:///mqtt", "expected mqtt://host:port or ws://host:port/path"),
+        ("http://127.0.0.1", EXPECTED),
+        ("ws:///mqtt", EXPECTED),
+        ("mqtt://127.0.0.1:x", EXPECTED),
+        ("unix:", EXPECTED),
+        ("mqtts://127.0.0.1", "TLS needs to know whom to trust: --ca-file FILE or --insecure"),
     ] {
         let outcome = run(&mut culex(&["conformance", "--url", url]));
         assert_eq!((outcome.code, outcome.err), (Some(2), format!("culex: {url}: {what}\n")));

@@ -34,7 +34,7 @@ fn every_wrong_line_of_a_file_is_reported_with_its_number() {
         format!("{path}:4: retain_available: expected true or false, found \"perhaps\""),
         format!("{path}:5: runtime: expected tokio, smol or std, found \"async\""),
         format!(
-            "{path}:6: listen: expected mqtt://HOST:PORT, ws://HOST:PORT/PATH or an array of them, found an array that is not of strings"
+            "{path}:6: listen: expected mqtt://HOST:PORT, ws://HOST:PORT/PATH, unix:PATH or an array of them, found an array that is not of strings"
         ),
         format!("{path}:7: log: expected {level}, found \"inof\""),
         format!("{path}:8: allow_anonymous_remote: expected true or false, found 1"),
@@ -62,6 +62,56 @@ fn settings_that_contradict_each_other_are_reported_where_they_stand() {
     assert!(
         outcome.err.starts_with(&format!("{}: outbox_bytes_max: expected ", path.display())),
         "{outcome:?}"
+    );
+}
+
+#[test]
+fn every_wrong_line_of_a_listener_is_reported_with_its_number() {
+    let path = file(
+        "wrong_listeners.toml",
+        "[[listener]]\n\
+         permissions = 660\n\
+         [[listener]]\n\
+         url = \"mqtt://127.0.0.1:0\"\n\
+         mount_pint = \"a/\"\n\
+         permissions = \"rw-rw----\"\n\
+         proxies = [\"10.0.0.0/33\"]\n\
+         origins = \"shop.example\"\n\
+         identity = \"root\"\n\
+         forwarders = 1.5\n\
+         connections_max = [\"1\"]\n\
+         [[listener]]\n\
+         url = 1883\n\
+         [[listener]]\n\
+         url = \"mqtt://127.0.0.1:0\"\n\
+         mount_point = \"a\"\n\
+         permissions = \"0600\"\n\
+         origins = \"*\"\n",
+    );
+    let path = path.to_str().unwrap();
+    let bits = "expected the permission bits of a file as text, \"0660\" for instance, found";
+    let expected = [
+        "1: listener: expected a url, found none".to_owned(),
+        format!("2: permissions: {bits} 660"),
+        "5: mount_pint: unknown key of a listener, did you mean mount_point?".to_owned(),
+        format!("6: permissions: {bits} \"rw-rw----\""),
+        "7: proxies: expected at most 32 bits behind the slash, found \"10.0.0.0/33\"".to_owned(),
+        "8: origins: expected *, same or origins such as https://shop.example, found \"shop.example\""
+            .to_owned(),
+        "9: identity: expected ignore, user-name or client-id, found \"root\"".to_owned(),
+        "10: forwarders: expected a text or an array of texts, found a number with a fraction".to_owned(),
+        "11: connections_max: expected a whole number from 0 to 4294967295, found an array".to_owned(),
+        "13: url: expected mqtt[s]://HOST:PORT, ws[s]://HOST:PORT/PATH or unix:PATH, found \"1883\""
+            .to_owned(),
+        "17: permissions: only for a Unix socket, and mqtt://127.0.0.1:0 is none".to_owned(),
+        "18: origins: only for WebSocket, and mqtt://127.0.0.1:0 is none".to_owned(),
+        "16: mount_point: expected / at its end".to_owned(),
+    ];
+    let expected: Vec<_> = expected.iter().map(|line| format!("{path}:{line}")).collect();
+    fails(
+        run(&mut culex(&["check-config", path])),
+        2,
+        &expected.iter().map(String::as_str).collect::<Vec<_>>(),
     );
 }
 
@@ -131,10 +181,21 @@ fn a_wrong_address_says_what_was_expected() {
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
         assert!(
-            outcome.err.starts_with("--listen: expected mqtt://HOST:PORT or ws://HOST:PORT/PATH, found "),
+            outcome.err.starts_with(
+                "--listen: expected mqtt[s]://HOST:PORT, ws[s]://HOST:PORT/PATH or unix:PATH, found "
+            ),
             "{outcome:?}"
         );
         assert!(outcome.err.contains(address), "{outcome:?}");
+    }
+}
+
+#[test]
+fn tls_is_not_promised() {
+    for (text, url) in [("mqtts://x", "mqtts://x:8883"), ("wss://x", "wss://x:443/mqtt")] {
+        let outcome = run(&mut culex(&["--listen", text]));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert_eq!(outcome.err, format!("--listen: {url}: TLS is not supported by this build yet\n"));
     }
 }
 

@@ -30,3 +30,4 @@ pub use parse::parse;
 pub use report::{Report, Row, Verdict};
 pub use run::{Options, RunError, built_in, run, run_on};
 pub use scenario::{Scenario, version_name, version_of};
+pub use target::Trust;

@@ -4,7 +4,7 @@ use crate::engine::{Failure, tell};
 use crate::parse::parse;
 use crate::report::{Report, Row, Verdict};
 use crate::scenario::Scenario;
-use crate::target::{InProcess, Target, Tcp, UrlError};
+use crate::target::{Address, InProcess, Target, Trust, UrlError};
 use culex_core::packet::Version;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,8 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// What to run, and against what.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `mqtt://host:port` or `ws://host:port/path`; without it: the machine in this process.
+    /// The URL of a broker, see [`Address::new`]; without it: the machine in this process.
     pub url: Option<String>,
+    /// Whose certificate is good enough, for a URL with TLS.
+    pub trust: Option<Trust>,
     /// Without a URL: all scenarios by WebSocket, not only those that are about it.
     pub websocket: bool,
     /// The versions to run; empty: all.
@@ -36,6 +38,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             url: None,
+            trust: None,
             websocket: false,
             versions: Vec::new(),
             clause: None,
@@ -94,8 +97,10 @@ pub fn built_in() -> Result<Vec<Scenario>, RunError> {
 pub fn run(options: &Options) -> Result<Report, RunError> {
     let scenarios = built_in()?;
     match &options.url {
-        None => Ok(run_on(&InProcess { websocket: options.websocket }, &scenarios, options)),
-        Some(url) => Ok(run_on(&Tcp::new(url, options.patience)?, &scenarios, options)),
+        None => Ok(run_on(&InProcess { websocket: options.websocket, mounted: false }, &scenarios, options)),
+        Some(url) => {
+            Ok(run_on(&Address::new(url, options.patience, options.trust.as_ref())?, &scenarios, options))
+        }
     }
 }
 

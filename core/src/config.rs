@@ -1,6 +1,10 @@
 //! Every setting of the machine in one table: name, type, default, meaning. The config file, the environment and the
 //! list of what differs from the defaults all come from it.
 
+mod listener;
+
+pub use listener::{IdentityUse, ListenerConfig};
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -112,20 +116,29 @@ impl Value for Overflow {
 }
 
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $key:ident: $ty:ty = $default:expr;)*) => {
-        /// The settings of a machine. `Config::default()` is what `culex serve` runs with.
+    (
+        $(#[doc = $about:literal])+
+        struct $name:ident {
+            $($(#[doc = $doc:literal])+ $key:ident: $ty:ty = $default:expr;)*
+        }
+        $(besides {
+            $(#[doc = $other_doc:literal])+ $other:ident: $other_ty:ty
+        })?
+    ) => {
+        $(#[doc = $about])+
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct Config {
+        pub struct $name {
             $($(#[doc = $doc])+ pub $key: $ty,)*
+            $($(#[doc = $other_doc])+ pub $other: $other_ty,)?
         }
 
-        impl Default for Config {
+        impl Default for $name {
             fn default() -> Self {
-                Self { $($key: $default,)* }
+                Self { $($key: $default,)* $($other: <$other_ty>::default(),)? }
             }
         }
 
-        impl Config {
+        impl $name {
             /// All settings, in the order of their documentation.
             #[must_use]
             pub fn settings() -> &'static [Setting] {
@@ -160,95 +173,126 @@ macro_rules! settings {
                     _ => None,
                 }
             }
+
+            /// The settings that differ from the defaults: key, value, default.
+            #[must_use]
+            pub fn changed(&self) -> Vec<(&'static str, String, String)> {
+                Self::settings()
+                    .iter()
+                    .filter_map(|setting| {
+                        let (value, default) = (self.get(setting.key)?, (setting.default)());
+                        (value != default).then_some((setting.key, value, default))
+                    })
+                    .collect()
+            }
+
+            /// The whole table as text, one `key = default` with its documentation per setting.
+            #[must_use]
+            pub fn document() -> String {
+                document(Self::settings())
+            }
         }
     };
 }
 
+use settings;
+
 settings! {
-    /// Connections at once; further ones are closed as they are accepted.
-    connections_max: u32 = 1_000_000;
-    /// Milliseconds from the accepted connection to a complete CONNECT and its authentication.
-    connect_timeout_ms: u32 = 10_000;
-    /// Milliseconds a question to the outside (authentication, authorization) may take; then it counts as refused.
-    ask_timeout_ms: u32 = 5_000;
-    /// Packets of one connection that may wait behind such a question.
-    parked_max: u16 = 64;
-    /// Milliseconds a closing connection may take to flush its last packets, and again to close its side.
-    linger_ms: u32 = 2_000;
-    /// Seconds: longer Keep Alives, and none at all, are lowered to this for MQTT 5.0 (Server Keep Alive). 0: as the
-    /// client wishes.
-    keep_alive_max_s: u16 = 0;
-    /// Bytes of the largest packet a client may send (Maximum Packet Size).
-    packet_size_max: u32 = 16_777_216;
-    /// Incoming QoS 1 and 2 messages not yet acknowledged, per client (Receive Maximum). 1 to 65535.
-    receive_maximum: u16 = 1_024;
-    /// Topic Aliases a client may use, per connection.
-    topic_alias_maximum: u16 = 32;
-    /// Topic Aliases the broker uses towards a client that allows them.
-    topic_alias_outbound_max: u16 = 32;
-    /// Levels of a Topic Name or Topic Filter.
-    topic_levels_max: u16 = 200;
-    /// Subscriptions per session; one more, even if it replaced another, is answered with 0x97.
-    subscriptions_max: u32 = 1_000_000;
-    /// Seconds a session outlives its connection at most. 4294967295: for ever.
-    session_expiry_max_s: u32 = u32::MAX;
-    /// The highest QoS a client may publish with or subscribe to.
-    qos_max: u8 = 2;
-    /// Whether messages can be retained.
-    retain_available: bool = true;
-    /// Whether filters may hold + and #.
-    wildcard_subscription_available: bool = true;
-    /// Whether $share filters are allowed.
-    shared_subscription_available: bool = true;
-    /// Whether Subscription Identifiers are allowed.
-    subscription_identifiers_available: bool = true;
-    /// Whether a message goes once to a session with several matching subscriptions (with all their identifiers), or
-    /// once per subscription.
-    overlapping_once: bool = true;
-    /// Whether a payload that claims to be UTF-8 (Payload Format Indicator) is checked; one that is not is refused
-    /// (0x99).
-    payload_format_check: bool = false;
-    /// What a client that asks for Response Information is told, for instance a topic it may use; empty: nothing.
-    response_information: String = String::new();
-    /// Whether an MQTT 5.0 client that is refused or disconnected is told the clause it broke (Reason String).
-    reason_strings: bool = false;
-    /// The Server Reference to which every new client is sent (0x9C); empty: they are served here.
-    redirect_to: String = String::new();
-    /// Whether that is for good (0x9D instead of 0x9C).
-    redirect_permanently: bool = false;
-    /// Retained messages in total; a message for a further topic is passed on but not retained.
-    retained_messages_max: u32 = 10_000_000;
-    /// Bytes of retained messages in total.
-    retained_bytes_max: u64 = 1_073_741_824;
-    /// Outgoing QoS 1 and 2 messages in flight per client; a lower Receive Maximum of the client counts. 1 to 65535.
-    in_flight_max: u16 = 1_024;
-    /// Messages in the queue of one session.
-    queue_messages_max: u32 = 262_144;
-    /// Bytes in the queue of one session.
-    queue_bytes_max: u64 = 67_108_864;
-    /// What happens when the queue of a session is full.
-    queue_overflow: Overflow = Overflow::DropOldest;
-    /// Whether QoS 0 messages are queued for sessions that are not connected.
-    queue_qos0: bool = false;
-    /// Bytes waiting to be written to one connection. Above it QoS 0 messages are dropped, QoS 1 and 2 are queued.
-    outbox_bytes_max: u32 = 16_777_216;
-    /// Notices waiting for the embedding program; more are dropped and counted.
-    notices_max: u32 = 1_024;
-    /// Actions waiting for the adapter; above it no connection is read.
-    actions_max: u32 = 65_536;
+    /// The settings of a machine. `Config::default()` is what `culex serve` runs with.
+    struct Config {
+        /// Connections at once; further ones are closed as they are accepted.
+        connections_max: u32 = 1_000_000;
+        /// Milliseconds from the accepted connection to a complete CONNECT and its authentication.
+        connect_timeout_ms: u32 = 10_000;
+        /// Milliseconds a question to the outside (authentication, authorization) may take; then it counts as refused.
+        ask_timeout_ms: u32 = 5_000;
+        /// Packets of one connection that may wait behind such a question.
+        parked_max: u16 = 64;
+        /// Milliseconds a closing connection may take to flush its last packets, and again to close its side.
+        linger_ms: u32 = 2_000;
+        /// Seconds: longer Keep Alives, and none at all, are lowered to this for MQTT 5.0 (Server Keep Alive). 0: as the
+        /// client wishes.
+        keep_alive_max_s: u16 = 0;
+        /// Bytes of the largest packet a client may send (Maximum Packet Size).
+        packet_size_max: u32 = 16_777_216;
+        /// Incoming QoS 1 and 2 messages not yet acknowledged, per client (Receive Maximum). 1 to 65535.
+        receive_maximum: u16 = 1_024;
+        /// Topic Aliases a client may use, per connection.
+        topic_alias_maximum: u16 = 32;
+        /// Topic Aliases the broker uses towards a client that allows them.
+        topic_alias_outbound_max: u16 = 32;
+        /// Levels of a Topic Name or Topic Filter.
+        topic_levels_max: u16 = 200;
+        /// Subscriptions per session; one more, even if it replaced another, is answered with 0x97.
+        subscriptions_max: u32 = 1_000_000;
+        /// Seconds a session outlives its connection at most. 4294967295: for ever.
+        session_expiry_max_s: u32 = u32::MAX;
+        /// The highest QoS a client may publish with or subscribe to.
+        qos_max: u8 = 2;
+        /// Whether messages can be retained.
+        retain_available: bool = true;
+        /// Whether filters may hold + and #.
+        wildcard_subscription_available: bool = true;
+        /// Whether $share filters are allowed.
+        shared_subscription_available: bool = true;
+        /// Whether Subscription Identifiers are allowed.
+        subscription_identifiers_available: bool = true;
+        /// Whether a message goes once to a session with several matching subscriptions (with all their identifiers), or
+        /// once per subscription.
+        overlapping_once: bool = true;
+        /// Whether a payload that claims to be UTF-8 (Payload Format Indicator) is checked; one that is not is refused
+        /// (0x99).
+        payload_format_check: bool = false;
+        /// What a client that asks for Response Information is told, for instance a topic it may use; empty: nothing.
+        response_information: String = String::new();
+        /// Whether an MQTT 5.0 client that is refused or disconnected is told the clause it broke (Reason String).
+        reason_strings: bool = false;
+        /// The Server Reference to which every new client is sent (0x9C); empty: they are served here.
+        redirect_to: String = String::new();
+        /// Whether that is for good (0x9D instead of 0x9C).
+        redirect_permanently: bool = false;
+        /// Retained messages in total; a message for a further topic is passed on but not retained.
+        retained_messages_max: u32 = 10_000_000;
+        /// Bytes of retained messages in total.
+        retained_bytes_max: u64 = 1_073_741_824;
+        /// Outgoing QoS 1 and 2 messages in flight per client; a lower Receive Maximum of the client counts. 1 to 65535.
+        in_flight_max: u16 = 1_024;
+        /// Messages in the queue of one session.
+        queue_messages_max: u32 = 262_144;
+        /// Bytes in the queue of one session.
+        queue_bytes_max: u64 = 67_108_864;
+        /// What happens when the queue of a session is full.
+        queue_overflow: Overflow = Overflow::DropOldest;
+        /// Whether QoS 0 messages are queued for sessions that are not connected.
+        queue_qos0: bool = false;
+        /// Bytes waiting to be written to one connection. Above it QoS 0 messages are dropped, QoS 1 and 2 are queued.
+        outbox_bytes_max: u32 = 16_777_216;
+        /// Notices waiting for the embedding program; more are dropped and counted.
+        notices_max: u32 = 1_024;
+        /// Actions waiting for the adapter; above it no connection is read.
+        actions_max: u32 = 65_536;
+    }
+    besides {
+        /// The settings of single listeners, by [`Peer::listener`](crate::Peer::listener). A listener that is missing
+        /// has the defaults. They are no part of [`settings`](Self::settings).
+        listeners: Vec<ListenerConfig>
+    }
 }
 
 impl Config {
-    /// The settings that differ from the defaults: key, value, default.
+    /// The settings of a listener.
     #[must_use]
-    pub fn changed(&self) -> Vec<(&'static str, String, String)> {
-        Self::settings()
-            .iter()
-            .filter_map(|setting| {
-                let (value, default) = (self.get(setting.key)?, (setting.default)());
-                (value != default).then_some((setting.key, value, default))
-            })
-            .collect()
+    pub fn listener(&self, listener: u16) -> &ListenerConfig {
+        self.listeners.get(usize::from(listener)).unwrap_or(&listener::DEFAULT)
+    }
+
+    /// Bytes of the largest packet that clients of a listener may send.
+    #[must_use]
+    pub fn packet_size_max_of(&self, listener: u16) -> u32 {
+        match self.listener(listener).packet_size_max {
+            0 => self.packet_size_max,
+            own => own.min(self.packet_size_max),
+        }
     }
 
     /// Checks the settings against each other and against the standard's limits.
@@ -256,6 +300,7 @@ impl Config {
     /// # Errors
     /// The first contradiction.
     pub fn check(&self) -> Result<(), SettingError> {
+        self.listeners.iter().try_for_each(ListenerConfig::check)?;
         let contradiction = if self.receive_maximum == 0 {
             "receive_maximum: expected 1 to 65535"
         } else if self.in_flight_max == 0 {
@@ -274,30 +319,30 @@ impl Config {
             "parked_max: expected at least 1"
         } else if self.actions_max == 0 {
             "actions_max: expected at least 1"
+        } else if self.listeners.iter().any(|listener| listener.packet_size_max > self.packet_size_max) {
+            "packet_size_max of a listener: expected at most packet_size_max of the broker"
         } else {
             return Ok(());
         };
         Err(SettingError::Contradiction(contradiction))
     }
+}
 
-    /// The whole table as text, one `key = default` with its documentation per setting.
-    #[must_use]
-    pub fn document() -> String {
-        let mut text = String::new();
-        for setting in Self::settings() {
-            for line in setting.doc.lines() {
-                text.push_str(&format!("#{line}\n"));
-            }
-            let default = (setting.default)();
-            let quote =
-                if default.parse::<u64>().is_err() && default.parse::<bool>().is_err() { "\"" } else { "" };
-            text.push_str(&format!(
-                "# Expected: {}.\n{} = {quote}{default}{quote}\n\n",
-                setting.kind, setting.key
-            ));
+fn document(settings: &[Setting]) -> String {
+    let mut text = String::new();
+    for setting in settings {
+        for line in setting.doc.lines() {
+            text.push_str(&format!("#{line}\n"));
         }
-        text
+        let default = (setting.default)();
+        let quote =
+            if default.parse::<u64>().is_err() && default.parse::<bool>().is_err() { "\"" } else { "" };
+        text.push_str(&format!(
+            "# Expected: {}.\n{} = {quote}{default}{quote}\n\n",
+            setting.kind, setting.key
+        ));
     }
+    text
 }
 
 #[cfg(test)]

@@ -25,6 +25,18 @@ fn the_machine_is_built_from_nothing_that_does_io() {
     assert!(others.is_empty(), "not among the crates the machine may be built from: {others:?}");
 }
 
+#[test]
+fn the_machine_is_built_without_std() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/no_std");
+    let output = Command::new(env!("CARGO"))
+        .current_dir(program)
+        .args(["build", "--offline", "--locked", "--target-dir"])
+        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("no_std"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

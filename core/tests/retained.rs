@@ -307,6 +307,26 @@ fn unsubscribe_ends_the_delivery_of_what_is_retained() {
 }
 
 #[test]
+fn what_is_left_is_sent_as_the_subscription_that_replaces_it_wants() {
+    // [MQTT-3.8.4-4]: nothing is lost. [MQTT-3.8.4-8]: from now on with at most the QoS that was granted last.
+    let mut bench = small(3, 5);
+    let all = retain_many(&mut bench, 100, "m");
+    let alice = bench.connect(Version::V5, "alice");
+    bench.subscribe(alice, "r/#", Q1);
+    let mut got = bench.messages(alice);
+    bench.subscribe_all(alice, &[("r/#", handling(Q0, RetainHandling::Never))]);
+    for packet_id in 1..=3 {
+        bench.acknowledge(alice, PacketType::Puback, packet_id);
+    }
+    let lines = bench.lines(alice);
+    assert!(lines.iter().all(|line| !line.contains('#') || line.starts_with("SUBACK")), "{lines:?}");
+    got.extend(
+        lines.iter().filter_map(|line| line.split_once(" retain ")).map(|(_, message)| message.into()),
+    );
+    assert_eq!(got, all);
+}
+
+#[test]
 fn several_subscriptions_get_all_that_is_retained_for_each() {
     let mut bench = small(3, 5);
     let all = retain_many(&mut bench, 300, "m");

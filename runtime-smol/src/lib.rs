@@ -25,19 +25,21 @@
 
 mod socket;
 
+pub use crate::socket::stream;
 pub use culex_runtime::{
-    Handle, ListenUrl, ListenUrlError, Rejected, Responder, SubscribeError, Subscription,
+    ConnectError, Handle, ListenUrl, ListenUrlError, Listener, Pipe, Rejected, Responder, Stream,
+    SubscribeError, Subscription, Transport,
 };
 
-use crate::socket::Stream;
+use crate::socket::Connection;
 use async_io::{Async, Timer};
 use culex_core::Peer;
-use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
+use culex_runtime::{AcceptErrors, Adapter, ListenSocket, Prepared, Shard, Turn};
 use futures_lite::future::{or, yield_now};
 use smol::LocalExecutor;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -72,7 +74,13 @@ impl From<Prepared> for Bound {
 }
 
 impl Bound {
-    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    /// The URLs of the listeners, in the order they were asked for, with the addresses and ports that were bound.
+    #[must_use]
+    pub fn urls(&self) -> &[ListenUrl] {
+        self.0.urls()
+    }
+
+    /// The addresses of the listeners of TCP, in the order they were asked for, with the ports the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         self.0.local_addrs()
@@ -90,14 +98,14 @@ impl Bound {
     /// A listener cannot be used.
     pub async fn run(self) -> io::Result<()> {
         let (driver, listeners) = self.0.into_parts();
-        let listeners = listeners.into_iter().map(Async::new_nonblocking).collect::<io::Result<Vec<_>>>()?;
         let shard = Shard::new(driver);
         let connections = LocalExecutor::new();
         let acceptors = LocalExecutor::new();
-        for (index, listener) in (0..).zip(listeners) {
+        for (index, listener) in listeners {
+            let listener = Async::new_nonblocking(listener)?;
             acceptors.spawn(accept(shard.clone(), listener, index, &connections)).detach();
         }
-        connections.run(acceptors.run(turns(shard))).await;
+        connections.run(acceptors.run(turns(shard, &connections))).await;
         Ok(())
     }
 
@@ -110,7 +118,7 @@ impl Bound {
     }
 }
 
-async fn turns(shard: Shard<Stream>) {
+async fn turns(shard: Shard<Connection>, connections: &LocalExecutor<'_>) {
     let mut armed: Option<Instant> = None;
     let mut sleep = Timer::never();
     loop {
@@ -119,6 +127,14 @@ async fn turns(shard: Shard<Stream>) {
             begun => begun,
         })
         .await;
+        if let Some(connection) = shard.accept_given() {
+            connections.spawn(connection).detach();
+            while let Some(connection) = shard.accept_given() {
+                connections.spawn(connection).detach();
+            }
+            // So that they are read in this turn.
+            yield_now().await;
+        }
         // Whoever was ready has been read: this future gets its turn when the queue of connections ran empty.
         let Turn::Wait(deadline) = shard.turn() else { return };
         // A later deadline is looked at when the earlier one has passed: re-arming costs more than waking.
@@ -133,8 +149,8 @@ async fn turns(shard: Shard<Stream>) {
 }
 
 async fn accept(
-    shard: Shard<Stream>,
-    listener: Async<TcpListener>,
+    shard: Shard<Connection>,
+    listener: Async<ListenSocket>,
     index: u16,
     connections: &LocalExecutor<'_>,
 ) {
@@ -142,14 +158,17 @@ async fn accept(
     let mut batch = 0_usize;
     while !shard.is_stopping() {
         let seen = shard.closed();
-        match listener.accept().await {
+        match listener.read_with(ListenSocket::accept).await {
             Ok((stream, address)) => {
                 errors.succeeded();
-                // Without it small packets would wait for acknowledgements; without success it is merely slow.
-                let _ = stream.get_ref().set_nodelay(true);
-                let peer = Peer { address: Some(address), listener: index, identity: None };
-                if let Some(connection) = shard.accept(Stream::new(stream), peer) {
-                    connections.spawn(connection).detach();
+                match Async::new_nonblocking(stream.into()) {
+                    Ok(socket) => {
+                        let peer = Peer { address, listener: index, identity: None };
+                        if let Some(connection) = shard.accept(Connection::new(socket), peer) {
+                            connections.spawn(connection).detach();
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot wait for a connection: it is closed"),
                 }
             }
             Err(error) if errors.failed(&error) => {

@@ -3,19 +3,30 @@
 use crate::poller::Poller;
 use crate::shard::Event;
 use culex_core::{ConnectionId, Disconnect};
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use std::io::{self, ErrorKind, IoSlice, Read};
-use std::net::{Shutdown, TcpStream};
+use culex_runtime::{Socket, Stream};
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 /// What the shard and the reading thread share.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) stream: TcpStream,
+    wire: Wire,
     window: Mutex<Window>,
     moved: Condvar,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    /// A socket of TCP or a Unix socket, which blocks for its reader.
+    Socket(OwnedFd),
+    /// A stream of the program. `None`: it is closed.
+    Own(Mutex<Option<Stream>>),
 }
 
 #[derive(Debug, Default)]
@@ -23,11 +34,21 @@ struct Window {
     /// Bytes read and not yet taken by the machine.
     unread: usize,
     closed: bool,
+    /// The reader of a stream of the program, while it waits.
+    reader: Option<Waker>,
 }
 
 impl Link {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, window: Mutex::default(), moved: Condvar::new() }
+    pub(crate) fn new(wire: Wire) -> Self {
+        Self { wire, window: Mutex::default(), moved: Condvar::new() }
+    }
+
+    /// The socket, for who waits until it has room; `None`: ask [`poll_writable`](Self::poll_writable).
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.wire {
+            Wire::Socket(socket) => Some(socket.as_fd()),
+            Wire::Own(_) => None,
+        }
     }
 
     /// The machine took so many bytes.
@@ -42,16 +63,76 @@ impl Link {
 
     /// Writes what fits, although the socket blocks for its reader.
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        Ok(sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
+        match &self.wire {
+            Wire::Socket(socket) => {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?)
+            }
+            Wire::Own(stream) => match &mut *lock(stream) {
+                Some(stream) => stream.try_write_vectored(slices),
+                None => Err(ErrorKind::NotConnected.into()),
+            },
+        }
+    }
+
+    /// Whether a stream of the program has room; if not, `waker` is woken once there is.
+    pub(crate) fn poll_writable(&self, waker: &Waker) -> bool {
+        let Wire::Own(stream) = &self.wire else { return true };
+        let Some(stream) = &mut *lock(stream) else { return true };
+        // What is broken is written to as well: that tells it.
+        stream.poll_writable(&mut Context::from_waker(waker)).is_ready()
+    }
+
+    /// Tells the peer that nothing more will be written.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        match &self.wire {
+            Wire::Socket(socket) => Ok(shutdown(socket, Shutdown::Write)?),
+            Wire::Own(stream) => lock(stream).as_mut().map_or(Ok(()), Stream::shutdown_write),
+        }
     }
 
     /// Ends the connection and, with it, its reader.
     pub(crate) fn close(&self) {
-        self.window().closed = true;
+        let mut window = self.window();
+        window.closed = true;
+        let reader = window.reader.take();
+        drop(window);
         self.moved.notify_one();
-        // Fails if the peer was faster.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        match &self.wire {
+            // Fails if the peer was faster.
+            Wire::Socket(socket) => drop(shutdown(socket, Shutdown::Both)),
+            Wire::Own(stream) => {
+                let stream = lock(stream).take();
+                drop(stream);
+            }
+        }
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Reads, blocking; 0: the peer closed, or the connection was.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.wire {
+            Wire::Socket(socket) => Ok(rustix::io::read(socket, buffer)?),
+            Wire::Own(stream) => {
+                let waker = thread_waker();
+                loop {
+                    self.window().reader = Some(waker.clone());
+                    let cx = &mut Context::from_waker(&waker);
+                    match &mut *lock(stream) {
+                        None => return Ok(0),
+                        Some(stream) => {
+                            stream.poll_output(cx);
+                            if let Poll::Ready(result) = stream.poll_read(cx, buffer) {
+                                return result;
+                            }
+                        }
+                    }
+                    thread::park();
+                }
+            }
+        }
     }
 
     /// Counts bytes as read, then waits until there is room for more; `false`: closed.
@@ -62,8 +143,23 @@ impl Link {
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.window)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes up this thread.
+fn thread_waker() -> Waker {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    Arc::new(Unpark(thread::current())).into()
 }
 
 /// Starts the thread that reads a connection until it ends.
@@ -87,7 +183,7 @@ pub(crate) fn spawn_reader(
 fn read(id: ConnectionId, link: &Link, events: &SyncSender<Event>) -> Disconnect {
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let count = match (&link.stream).read(&mut buffer) {
+        let count = match link.read(&mut buffer) {
             Ok(0) => return Disconnect::Eof,
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -27,9 +27,12 @@
 mod connection;
 mod poller;
 mod shard;
+mod stream;
 
+pub use crate::stream::{Duplex, Halves, stream};
 pub use culex_runtime::{
-    Handle, ListenUrl, ListenUrlError, Rejected, Responder, SubscribeError, Subscription,
+    ConnectError, Handle, ListenUrl, ListenUrlError, Listener, Pipe, Rejected, Responder, Stream,
+    SubscribeError, Subscription, Transport,
 };
 
 use culex_runtime::{Adapter, Prepared};
@@ -66,7 +69,13 @@ impl From<Prepared> for Bound {
 }
 
 impl Bound {
-    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    /// The URLs of the listeners, in the order they were asked for, with the addresses and ports that were bound.
+    #[must_use]
+    pub fn urls(&self) -> &[ListenUrl] {
+        self.0.urls()
+    }
+
+    /// The addresses of the listeners of TCP, in the order they were asked for, with the ports the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         self.0.local_addrs()

@@ -3,10 +3,11 @@
 use crate::connection::Link;
 use crate::shard::Event;
 use culex_core::ConnectionId;
-use culex_runtime::AcceptErrors;
+use culex_runtime::{AcceptErrors, ListenSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionbio;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -33,14 +34,13 @@ struct Orders {
 impl Poller {
     /// Starts the thread.
     pub(crate) fn spawn(
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(u16, ListenSocket)>,
         events: SyncSender<Event>,
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let poller = Arc::new(Self { wake, orders: Mutex::default(), paused: AtomicBool::new(false) });
-        let listeners = (0..).zip(listeners).collect();
         let waiting = Waiting {
             poller: poller.clone(),
             woken,
@@ -93,7 +93,7 @@ impl Poller {
 struct Waiting {
     poller: Arc<Poller>,
     woken: UnixStream,
-    listeners: Vec<(u16, TcpListener)>,
+    listeners: Vec<(u16, ListenSocket)>,
     full: Vec<(ConnectionId, Arc<Link>)>,
     pause: Option<Instant>,
     errors: AcceptErrors,
@@ -117,7 +117,8 @@ impl Waiting {
         let mut fds = Vec::with_capacity(1 + accepting.len() + self.full.len());
         fds.push(PollFd::new(&self.woken, PollFlags::IN));
         fds.extend(accepting.iter().map(|(_, listener)| PollFd::new(listener, PollFlags::IN)));
-        fds.extend(self.full.iter().map(|(_, link)| PollFd::new(&link.stream, PollFlags::OUT)));
+        let sockets = self.full.iter().filter_map(|(_, link)| link.socket());
+        fds.extend(sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::OUT)));
         let timeout = self.pause.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         if poll(&mut fds, timeout.as_ref()).is_err() {
@@ -152,11 +153,10 @@ impl Waiting {
             match socket.accept() {
                 Ok((stream, address)) => {
                     self.errors.succeeded();
-                    // Without it small packets would wait for acknowledgements; without success it is merely slow.
-                    let _ = stream.set_nodelay(true);
-                    // Some systems hand the listener's mode down.
-                    if stream.set_nonblocking(false).is_ok() {
-                        self.events.send(Event::Accepted { stream, address, listener: *listener }).ok()?;
+                    let socket = OwnedFd::from(stream);
+                    // Its reader waits in the system.
+                    if ioctl_fionbio(&socket, false).is_ok() {
+                        self.events.send(Event::Accepted { socket, address, listener: *listener }).ok()?;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(()),

@@ -1,15 +1,17 @@
 //! The thread that owns the machine.
 
-use crate::connection::{Link, spawn_reader};
+use crate::connection::{Link, Wire, spawn_reader};
 use crate::poller::Poller;
 use culex_core::id::Table;
 use culex_core::{Close, ConnectionId, Disconnect, Peer};
-use culex_runtime::{Driver, Effect, Turn, Written};
+use culex_runtime::{Driver, Effect, ListenSocket, Turn, Written};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
@@ -17,7 +19,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A client connected.
-    Accepted { stream: TcpStream, address: SocketAddr, listener: u16 },
+    Accepted { socket: OwnedFd, address: Option<SocketAddr>, listener: u16 },
     /// A client sent something.
     Bytes { id: ConnectionId, bytes: Box<[u8]> },
     /// Nothing more comes from a client.
@@ -29,7 +31,7 @@ pub(crate) enum Event {
 }
 
 /// Serves until the program shuts the broker down.
-pub(crate) fn run(driver: Driver, listeners: Vec<TcpListener>) -> io::Result<()> {
+pub(crate) fn run(driver: Driver, listeners: Vec<(u16, ListenSocket)>) -> io::Result<()> {
     let (sender, events) = sync_channel(EVENTS_MAX);
     let (poller, thread) = Poller::spawn(listeners, sender.clone())?;
     let waker = Arc::new(Sender(sender.clone())).into();
@@ -40,6 +42,7 @@ pub(crate) fn run(driver: Driver, listeners: Vec<TcpListener>) -> io::Result<()>
         sender,
         poller: poller.clone(),
         waker,
+        full: Vec::new(),
     };
     shard.run(&events);
     // First, so that the poller does not wait for room.
@@ -55,6 +58,8 @@ struct Shard {
     sender: SyncSender<Event>,
     poller: Arc<Poller>,
     waker: Waker,
+    /// Streams of the program that were full.
+    full: Vec<ConnectionId>,
 }
 
 struct Connection {
@@ -78,10 +83,10 @@ impl Shard {
         let mut deadline = None;
         loop {
             if let Some(event) = self.wait(events, deadline) {
-                self.input(event);
+                self.take(event);
                 // Everything that is there is read before anything is written; with an end, so that it is written.
                 for event in events.try_iter().take(EVENTS_MAX) {
-                    self.input(event);
+                    self.take(event);
                 }
             }
             match self.turn() {
@@ -99,10 +104,26 @@ impl Shard {
         events.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
+    /// Whatever panics, the machine or its chain: it is known which connection it was about, and the others go on.
+    fn take(&mut self, event: Event) {
+        let id = match &event {
+            Event::Bytes { id, .. } | Event::Ended { id, .. } => Some(*id),
+            _ => None,
+        };
+        match (catch_unwind(AssertUnwindSafe(|| self.input(event))), id) {
+            (Ok(()), _) => {}
+            (Err(_), Some(id)) => {
+                tracing::error!(?id, "a panic: the connection that it was about is closed");
+                self.end(id, Disconnect::Error);
+            }
+            (Err(payload), None) => resume_unwind(payload),
+        }
+    }
+
     fn input(&mut self, event: Event) {
         match event {
-            Event::Accepted { stream, address, listener } => {
-                self.accept(stream, Peer { address: Some(address), listener, identity: None });
+            Event::Accepted { socket, address, listener } => {
+                self.accept(Wire::Socket(socket), Peer { address, listener, identity: None });
             }
             Event::Bytes { id, bytes } => {
                 if let Some(connection) = self.connections.get_mut(id) {
@@ -121,9 +142,9 @@ impl Shard {
         }
     }
 
-    fn accept(&mut self, stream: TcpStream, peer: Peer) {
+    fn accept(&mut self, wire: Wire, peer: Peer) {
         let Ok(id) = self.driver.accept(peer) else { return };
-        let link = Arc::new(Link::new(stream));
+        let link = Arc::new(Link::new(wire));
         if let Err(error) = spawn_reader(id, link.clone(), self.sender.clone(), self.poller.clone()) {
             tracing::warn!(%error, "cannot start a thread for a connection");
             return self.driver.disconnected(id, Disconnect::Error);
@@ -164,6 +185,10 @@ impl Shard {
     }
 
     fn turn(&mut self) -> Turn {
+        while let Some((stream, peer)) = self.driver.take_given() {
+            self.accept(Wire::Own(Mutex::new(Some(stream))), peer);
+        }
+        self.offer();
         self.driver.work();
         if self.driver.is_stopping() && !self.refusing {
             self.refusing = true;
@@ -185,13 +210,25 @@ impl Shard {
             Effect::Close { id, how: Close::Finish } => {
                 let Some(connection) = self.connections.get_mut(id) else { return };
                 connection.finishing = true;
-                if connection.link.stream.shutdown(Shutdown::Write).is_err() {
+                if connection.link.shutdown_write().is_err() {
                     return self.end(id, Disconnect::Closed);
                 }
                 self.feed(id);
             }
             Effect::Credit { id } => self.feed(id),
         }
+    }
+
+    /// Looks which full streams of the program have room again.
+    fn offer(&mut self) {
+        let Self { full, connections, driver, waker, .. } = self;
+        full.retain(|id| {
+            let has_room = connections.get(*id).is_none_or(|connection| connection.link.poll_writable(waker));
+            if has_room {
+                driver.writable(*id);
+            }
+            !has_room
+        });
     }
 
     /// Writes once for each connection with output; `false`: there was none.
@@ -203,7 +240,16 @@ impl Shard {
         }) {
             any = true;
             match (written, self.connections.get(id)) {
-                (Written::Full, Some(connection)) => self.poller.watch(id, connection.link.clone()),
+                (Written::Full, Some(connection)) if connection.link.socket().is_some() => {
+                    self.poller.watch(id, connection.link.clone());
+                }
+                // It is looked at in the next turn; whether there is one at once, its waker says.
+                (Written::Full, Some(connection)) => {
+                    self.full.push(id);
+                    if connection.link.poll_writable(&self.waker) {
+                        self.waker.wake_by_ref();
+                    }
+                }
                 (Written::Broken, _) => self.end(id, Disconnect::Error),
                 _ => {}
             }

@@ -25,11 +25,13 @@
 
 mod socket;
 
+pub use crate::socket::stream;
 pub use culex_runtime::{
-    Handle, ListenUrl, ListenUrlError, Rejected, Responder, SubscribeError, Subscription,
+    ConnectError, Handle, ListenUrl, ListenUrlError, Listener, Pipe, Rejected, Responder, Stream,
+    SubscribeError, Subscription, Transport,
 };
 
-use crate::socket::Stream;
+use crate::socket::Connection;
 use culex_core::Peer;
 use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
 use std::future::poll_fn;
@@ -38,7 +40,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
-use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout};
@@ -73,7 +74,13 @@ impl From<Prepared> for Bound {
 }
 
 impl Bound {
-    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    /// The URLs of the listeners, in the order they were asked for, with the addresses and ports that were bound.
+    #[must_use]
+    pub fn urls(&self) -> &[ListenUrl] {
+        self.0.urls()
+    }
+
+    /// The addresses of the listeners of TCP, in the order they were asked for, with the ports the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         self.0.local_addrs()
@@ -111,9 +118,9 @@ impl Bound {
     /// Every task it spawns ends with the runtime or set it is called in.
     async fn serve(self) -> io::Result<()> {
         let (driver, listeners) = self.0.into_parts();
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
         let shard = Shard::new(driver);
-        for (index, listener) in (0..).zip(listeners) {
+        for (index, listener) in listeners {
+            let listener = socket::Listener::new(listener)?;
             spawn_local(accept(shard.clone(), listener, index));
         }
         // A task like the others: so it takes its turn behind every connection that is ready.
@@ -121,7 +128,7 @@ impl Bound {
     }
 }
 
-async fn turns(shard: Shard<Stream>) {
+async fn turns(shard: Shard<Connection>) {
     let mut armed: Option<Instant> = None;
     let mut sleep = pin!(sleep_until(Instant::now().into()));
     loop {
@@ -130,6 +137,9 @@ async fn turns(shard: Shard<Stream>) {
             begun => begun,
         })
         .await;
+        while let Some(connection) = shard.accept_given() {
+            spawn_local(connection);
+        }
         // Everything that is ready is read before anything is written.
         yield_now().await;
         let Turn::Wait(deadline) = shard.turn() else { return };
@@ -144,18 +154,17 @@ async fn turns(shard: Shard<Stream>) {
     }
 }
 
-async fn accept(shard: Shard<Stream>, listener: TcpListener, index: u16) {
+async fn accept(shard: Shard<Connection>, listener: socket::Listener, index: u16) {
     let mut errors = AcceptErrors::default();
     // tokio's budget for a task makes sure that a flood of connections does not keep the others waiting.
     while !shard.is_stopping() {
         let seen = shard.closed();
         match listener.accept().await {
-            Ok((stream, address)) => {
+            Ok((socket, address)) => {
                 errors.succeeded();
-                // Without it small packets would wait for acknowledgements; without success it is merely slow.
-                let _ = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address), listener: index, identity: None };
-                if let Some(connection) = shard.accept(Stream(stream), peer) {
+                if let Some(connection) =
+                    shard.accept(socket, Peer { address, listener: index, identity: None })
+                {
                     spawn_local(connection);
                 }
             }

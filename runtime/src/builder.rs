@@ -2,13 +2,15 @@
 
 use crate::commands::Inbox;
 use crate::links::{HANDSHAKES_MAX, Links};
-use crate::{Clock, Driver, Handle, ListenUrl, Recorder, Responder, Transport};
-use culex_core::{Broker, Config, Notice, Query, Seed, Stack};
+use crate::listener::Listening;
+use crate::{Clock, Driver, Handle, ListenSocket, ListenUrl, Listener, Recorder, Responder};
+use culex_core::config::ListenerConfig;
+use culex_core::{Broker, Config, Notice, Query, Seed, Stack, Wall};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::marker::PhantomData;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ pub(crate) type OnNotice = Box<dyn FnMut(Notice) + Send>;
 /// Collects the settings of a broker; get one from the runtime's `Broker::builder()`.
 #[must_use]
 pub struct Builder<A> {
-    listen: Vec<String>,
+    listeners: Vec<Listener>,
     options: Options,
     adapter: PhantomData<fn() -> A>,
 }
@@ -37,6 +39,7 @@ struct Options {
     on_notice: OnNotice,
     shutdown: Duration,
     recorder: Option<Recorder>,
+    wall: Option<Box<dyn Fn() -> Wall + Send>>,
 }
 
 impl<A: Adapter> Builder<A> {
@@ -44,10 +47,16 @@ impl<A: Adapter> Builder<A> {
     /// [`shutdown_ms`](Self::shutdown_ms) says otherwise.
     pub const SHUTDOWN_MS: u64 = 5000;
 
-    /// Where to listen: `mqtt://HOST:PORT` or `ws://HOST:PORT/PATH`, see [`ListenUrl`]. May be called several times; without it only the
-    /// program itself publishes and subscribes. A URL that is wrong is told by [`bind`](Self::bind).
-    pub fn listen(mut self, url: impl ToString) -> Self {
-        self.listen.push(url.to_string());
+    /// Where to listen, with the defaults of [`Listener`]: `mqtt://HOST:PORT`, `ws://HOST:PORT/PATH` or `unix:PATH`, see
+    /// [`ListenUrl`]. May be called several times; without it only the program itself connects, publishes and subscribes.
+    /// A URL that is wrong is told by [`bind`](Self::bind).
+    pub fn listen(self, url: impl ToString) -> Self {
+        self.listener(Listener::new(url))
+    }
+
+    /// Where to listen and how. Listeners are numbered in the order they come in, from 0 on.
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
         self
     }
 
@@ -89,6 +98,13 @@ impl<A: Adapter> Builder<A> {
         self
     }
 
+    /// Tells the time of day instead of the system, for tests: it may jump. It is asked once per turn, on the thread of the
+    /// machine. How much time passes is still told by the system's monotonic clock.
+    pub fn wall_clock(mut self, wall: impl Fn() -> Wall + Send + 'static) -> Self {
+        self.options.wall = Some(Box::new(wall));
+        self
+    }
+
     /// How long a shutdown waits for clients to close, in milliseconds.
     pub fn shutdown_ms(mut self, milliseconds: u64) -> Self {
         self.options.shutdown = Duration::from_millis(milliseconds);
@@ -104,16 +120,11 @@ impl<A: Adapter> Builder<A> {
     }
 
     pub(crate) fn prepare(self) -> io::Result<Prepared> {
-        let mut listeners = Vec::with_capacity(self.listen.len());
-        let mut transports = Vec::with_capacity(self.listen.len());
-        for url in &self.listen {
-            let url =
-                url.parse::<ListenUrl>().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-            listeners.push(url.bind()?);
-            transports.push(url.transport().clone());
-        }
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        Ok(Prepared { listeners, addresses, transports, inbox: Inbox::default(), options: self.options })
+        let listening = self.listeners.into_iter().map(Listener::bind).collect::<io::Result<Vec<_>>>()?;
+        let urls: Vec<ListenUrl> = listening.iter().map(|listening| listening.url.clone()).collect();
+        let addresses =
+            listening.iter().filter_map(|listening| listening.socket.as_ref()?.local_addr()).collect();
+        Ok(Prepared { listening, urls, addresses, inbox: Inbox::default(), options: self.options })
     }
 }
 
@@ -127,28 +138,35 @@ impl<A: Adapter> Default for Builder<A> {
             on_notice: Box::new(drop),
             shutdown: Duration::from_millis(Self::SHUTDOWN_MS),
             recorder: None,
+            wall: None,
         };
-        Self { listen: Vec::new(), options, adapter: PhantomData }
+        Self { listeners: Vec::new(), options, adapter: PhantomData }
     }
 }
 
 impl<A> fmt::Debug for Builder<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("Builder").field("listeners", &self.listeners).finish_non_exhaustive()
     }
 }
 
 /// A broker that listens, before its runtime drives it.
 pub struct Prepared {
-    listeners: Vec<TcpListener>,
+    listening: Vec<Listening>,
+    urls: Vec<ListenUrl>,
     addresses: Vec<SocketAddr>,
-    transports: Vec<Transport>,
     inbox: Inbox,
     options: Options,
 }
 
 impl Prepared {
-    /// The addresses of the listeners, in the order they were asked for, with the ports the system chose.
+    /// The URLs of the listeners, in the order they were asked for, with the addresses and ports that were bound.
+    #[must_use]
+    pub fn urls(&self) -> &[ListenUrl] {
+        &self.urls
+    }
+
+    /// The addresses of the listeners of TCP, in the order they were asked for, with the ports the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -160,14 +178,21 @@ impl Prepared {
         Handle::new(self.inbox.0.clone())
     }
 
-    /// The machine, started now, and the listeners, which do not block.
+    /// The machine, started now, and the sockets that listen, with their numbers.
     #[must_use]
-    pub fn into_parts(self) -> (Driver, Vec<TcpListener>) {
-        let options = self.options;
-        let clock = Clock::start();
+    pub fn into_parts(self) -> (Driver, Vec<(u16, ListenSocket)>) {
+        let mut options = self.options;
+        let configs = self.listening.iter().map(|listening| listening.config.clone());
+        for (number, config) in configs.enumerate().filter_map(|(number, config)| Some((number, config?))) {
+            let listeners = &mut options.config.listeners;
+            listeners.resize(listeners.len().max(number + 1), ListenerConfig::default());
+            listeners[number] = config;
+        }
+        let clock = Clock::start(options.wall);
         let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
         let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let links = Links::new(self.transports.iter().map(Into::into).collect(), HANDSHAKES_MAX);
+        let layers = self.listening.iter().map(|listening| listening.layers.clone()).collect();
+        let links = Links::new(layers, HANDSHAKES_MAX);
         let mut driver = Driver::new(
             broker,
             links,
@@ -178,12 +203,13 @@ impl Prepared {
             options.shutdown,
         );
         driver.record(options.recorder);
-        (driver, self.listeners)
+        let sockets = (0..).zip(self.listening);
+        (driver, sockets.filter_map(|(number, it)| Some((number, it.socket?))).collect())
     }
 }
 
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Prepared").field("urls", &self.urls).finish_non_exhaustive()
     }
 }

@@ -1,15 +1,18 @@
 //! What the program asks of a running broker: queued by any thread, taken by the shard.
 
-use culex_core::{Answer, Message, Ticket};
+use crate::Stream;
+use crate::handle::ConnectError;
+use culex_core::{Answer, Message, Peer, Ticket};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// The queue between [`Handle`](crate::Handle)s and their shard.
 ///
-/// Published messages are limited by number and bytes. The rest needs no limit of its own: there is one answer per
-/// question and one unsubscribe per subscription.
+/// Published messages are limited by number and bytes, streams by number. The rest needs no limit of its own: there is
+/// one answer per question, one unsubscribe per subscription, one question for life per thread that waits for it.
 #[derive(Debug, Default)]
 pub struct Commands {
     queues: Mutex<Queues>,
@@ -34,6 +37,7 @@ struct Queues {
     held: bool,
     control: VecDeque<Control>,
     subscribes: usize,
+    given: VecDeque<(Stream, Peer)>,
     shutdown: bool,
     stopped: bool,
     waker: Option<Waker>,
@@ -42,9 +46,20 @@ struct Queues {
 /// A command that is never held back.
 #[derive(Debug)]
 pub(crate) enum Control {
-    Subscribe { key: u64, filter: Box<str>, subscriber: Subscriber },
-    Unsubscribe { key: u64 },
-    Complete { ticket: Ticket, answer: Answer },
+    Subscribe {
+        key: u64,
+        filter: Box<str>,
+        subscriber: Subscriber,
+    },
+    Unsubscribe {
+        key: u64,
+    },
+    Complete {
+        ticket: Ticket,
+        answer: Answer,
+    },
+    /// Answer that the shard takes its turns.
+    Ping(SyncSender<()>),
 }
 
 /// The shard's end of a subscription.
@@ -104,6 +119,26 @@ impl Commands {
         queues.control.push_back(command);
         wake(queues);
         true
+    }
+
+    /// Appends a stream that the shard is to serve.
+    pub(crate) fn give(&self, stream: Stream, peer: Peer) -> Result<(), ConnectError> {
+        let mut queues = self.lock();
+        let refused = match () {
+            () if queues.stopped => Err(ConnectError::Stopped),
+            () if queues.given.len() >= GIVEN_MAX => Err(ConnectError::Full),
+            () => {
+                queues.given.push_back((stream, peer));
+                wake(queues);
+                return Ok(());
+            }
+        };
+        drop(queues);
+        refused
+    }
+
+    pub(crate) fn take_given(&self) -> Option<(Stream, Peer)> {
+        self.lock().given.pop_front()
     }
 
     /// Asks the broker to say goodbye.
@@ -169,7 +204,10 @@ impl Commands {
 
 impl Queues {
     fn has_work(&self) -> bool {
-        self.shutdown || !self.control.is_empty() || (!self.held && !self.publish.is_empty())
+        self.shutdown
+            || !self.given.is_empty()
+            || !self.control.is_empty()
+            || (!self.held && !self.publish.is_empty())
     }
 }
 
@@ -189,6 +227,8 @@ fn bytes_of(message: &Message) -> usize {
 const PUBLISH_MESSAGES_MAX: usize = 1024;
 /// Their topics and payloads together.
 const PUBLISH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Streams of the program that wait for the shard.
+const GIVEN_MAX: usize = 1024;
 /// Subscriptions that wait for the shard.
 const SUBSCRIBES_MAX: usize = 1024;
 

@@ -4,7 +4,7 @@ use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
 use crate::links::{Carried, Links, write_once};
 use crate::recorder::{Tape, digest_of};
-use crate::{Clock, Recorder, Responder};
+use crate::{Clock, Recorder, Responder, Stream};
 use culex_core::{
     Action, Broker, Close, ConnectionId, Disconnect, Forward, Input, Mono, Now, Origin, Peer, Refused,
     SessionId,
@@ -215,6 +215,12 @@ impl Driver {
         self.broker.disconnected(now, id, cause);
     }
 
+    /// A stream that the program gave: [`accept`](Self::accept) it.
+    #[must_use]
+    pub fn take_given(&mut self) -> Option<(Stream, Peer)> {
+        self.inbox.0.take_given()
+    }
+
     /// How many bytes the machine takes from a connection; 0: none until [`Effect::Credit`].
     #[inline]
     #[must_use]
@@ -394,6 +400,8 @@ impl Driver {
                         self.broker.unsubscribe(now, session);
                     }
                 }
+                // Who asked may have gone.
+                Control::Ping(alive) => drop(alive.try_send(())),
                 Control::Complete { ticket, answer } => {
                     self.note(Some(now), || Input::Complete { ticket, answer: answer.clone() });
                     self.broker.complete(now, ticket, answer);

@@ -1,12 +1,14 @@
 //! How the program talks to a running broker.
 
-use crate::Subscription;
 use crate::commands::{Commands, Control};
+use crate::{Pipe, Stream, Subscription};
 use culex_core::packet::ReasonCode;
 use culex_core::topic::Filter;
-use culex_core::{Answer, Clause, Message, Ticket};
+use culex_core::{Answer, Clause, Message, Peer, Ticket};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 /// Talks to a running broker from any thread; cheap to clone. Dropping every handle leaves the broker running.
 #[derive(Debug, Clone)]
@@ -15,6 +17,9 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// The listener of connections that [`connect`](Self::connect) makes: none of the builder's has this number.
+    pub const LISTENER: u16 = u16::MAX;
+
     pub(crate) fn new(commands: Arc<Commands>) -> Self {
         Self { commands }
     }
@@ -41,6 +46,35 @@ impl Handle {
         Err(if self.commands.stopped() { SubscribeError::Stopped } else { SubscribeError::Full })
     }
 
+    /// Connects a client inside the program: what is written to the result is MQTT for the broker, what is read from it is
+    /// the broker's.
+    ///
+    /// # Errors
+    /// Too many streams wait to be served, or the broker stopped.
+    pub fn connect(&self) -> Result<Pipe, ConnectError> {
+        let (ours, theirs) = Pipe::pair();
+        self.accept(theirs, Peer { listener: Self::LISTENER, ..Peer::default() })?;
+        Ok(ours)
+    }
+
+    /// Serves a stream that the program has: as if the listener `peer.listener` (they are numbered in the order in which
+    /// the builder got them) had accepted it, so with its layers; a number without a listener means MQTT without layers.
+    /// What `peer` says of the other side is believed.
+    ///
+    /// # Errors
+    /// Too many streams wait to be served, or the broker stopped: the stream is closed.
+    pub fn accept(&self, stream: impl Into<Stream>, peer: Peer) -> Result<(), ConnectError> {
+        self.commands.give(stream.into(), peer)
+    }
+
+    /// Whether the broker answers in this time: that it is no further in a turn than it should be. Blocks the thread
+    /// until then. Without an answer it stopped, does not run yet, or something in its thread blocks.
+    #[must_use]
+    pub fn is_alive(&self, within: Duration) -> bool {
+        let (alive, answer) = sync_channel(1);
+        self.commands.control(Control::Ping(alive)) && answer.recv_timeout(within).is_ok()
+    }
+
     /// Sends DISCONNECT to every client and stops the broker: `run` returns once the connections are closed, or after
     /// the time the builder was given. Asking again changes nothing.
     pub fn shutdown(&self) {
@@ -59,6 +93,27 @@ impl fmt::Display for Rejected {
 }
 
 impl std::error::Error for Rejected {}
+
+/// Why a stream of the program is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Too many streams wait to be served.
+    Full,
+    /// The broker stopped.
+    Stopped,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "too many streams wait to be served",
+            Self::Stopped => "the broker stopped",
+        })
+    }
+}
+
+impl std::error::Error for ConnectError {}
 
 /// Why a subscription of the program was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`Builder`], [`Prepared`] | the same settings, with the same names, for every runtime |
 //! | [`Handle`], [`Subscription`], [`Responder`] | how the program talks to a running broker, from any thread |
-//! | [`ListenUrl`], [`Transport`] | where to listen, and what carries MQTT |
+//! | [`Listener`], [`ListenUrl`], [`Transport`] | where to listen, and what carries MQTT |
+//! | [`Pipe`], [`Stream`] | connections that the program has itself, without a listener |
 //! | [`Driver`] | the machine, its clock, the byte layers of its connections, and everything that needs no socket |
 //! | [`Recorder`], [`Recording`], [`Replay`] | the flight recorder: what happened to the machine, and doing it again |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
@@ -20,9 +21,12 @@ mod driver;
 mod handle;
 mod links;
 mod listen;
+mod listener;
+mod pipe;
 mod recorder;
 mod replay;
 mod shard;
+mod stream;
 mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -32,9 +36,17 @@ pub use builder::{Adapter, Builder, Prepared};
 pub use clock::Clock;
 pub use commands::Commands;
 pub use driver::{Driver, Effect, Turn, Written};
-pub use handle::{Handle, Rejected, Responder, SubscribeError};
-pub use listen::{ListenUrl, ListenUrlError, Transport};
+pub use handle::{ConnectError, Handle, Rejected, Responder, SubscribeError};
+pub use listen::{ListenAddress, ListenUrl, ListenUrlError, Transport};
+pub use listener::{Accepted, ListenSocket, Listener, SocketFile};
+pub use pipe::{Pipe, PipeReader, PipeWriter};
 pub use recorder::Recorder;
 pub use replay::{BadRecording, Did, Difference, Recording, Replay, Step, Stuck};
 pub use shard::{Shard, Socket};
+pub use stream::{AsyncStream, Stream};
 pub use subscription::Subscription;
+
+pub use culex_link::{
+    CertificateIdentity, CertificatePair, ClientCertificates, Demand, Origins, Pem, Tls, TlsError,
+    TlsSettings, TlsVersion, Trusted,
+};

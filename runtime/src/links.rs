@@ -3,10 +3,10 @@
 //! The machine decides when a connection ends. A layer only delays that: its goodbye must be written before the socket
 //! is told to finish; how long that may take is the machine's business as well, which asks for `Close::Drop` in the end.
 
-use crate::{Effect, Transport, Written};
+use crate::{Effect, Written};
 use culex_core::id::Table;
 use culex_core::{Close, ConnectionId, Disconnect, Peer, Refused, Wall};
-use culex_link::{Buffers, Layers, Learnt, Link, Progress, WebSocketSettings};
+use culex_link::{Buffers, Layers, Learnt, Link, Progress};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -353,17 +353,6 @@ impl End {
     }
 }
 
-/// The layers of a listener that has no options.
-impl From<&Transport> for Layers {
-    fn from(transport: &Transport) -> Self {
-        let mut layers = Self::default();
-        if let Transport::WebSocket { path } = transport {
-            layers.websocket = Some(WebSocketSettings::new(path.clone()));
-        }
-        layers
-    }
-}
-
 /// Writes once; how many bytes of those offered, and how it went.
 pub(crate) fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> (usize, Written) {
     loop {
@@ -389,12 +378,17 @@ pub(crate) const HANDSHAKES_MAX: usize = 1024;
 mod tests {
     use super::*;
     use culex_core::id::Id;
+    use culex_link::WebSocketSettings;
 
     const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
     const WALL: Wall = Wall(0);
     const PING: &[u8] = &[0x89, 0x81, 0, 0, 0, 0, b'p'];
     const GOODBYE: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
+
+    fn websocket() -> Layers {
+        Layers { websocket: Some(WebSocketSettings::new("/mqtt".into())), ..Layers::default() }
+    }
 
     /// A socket that takes so many bytes.
     fn socket(room: usize) -> impl FnMut(ConnectionId, &[IoSlice<'_>]) -> io::Result<usize> {
@@ -406,7 +400,7 @@ mod tests {
 
     /// A link whose handshake is over.
     fn linked() -> (Links, ConnectionId) {
-        let mut links = Links::new(vec![(&Transport::WebSocket { path: "/mqtt".into() }).into()], 1);
+        let mut links = Links::new(vec![websocket()], 1);
         let id = ConnectionId::new(3, 1);
         links.accept(id, &Peer::default());
         links.receive(WALL, id, REQUEST);
@@ -417,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_listener_of_tcp_has_no_link() {
-        let mut links = Links::new(vec![(&Transport::Tcp).into()], 1);
+        let mut links = Links::new(vec![Layers::default()], 1);
         let id = ConnectionId::new(0, 0);
         links.accept(id, &Peer::default());
         assert!(!links.has(id) && !links.is_full(id) && !links.finish(id));
@@ -520,7 +514,7 @@ mod tests {
     #[test]
     fn who_fails_below_mqtt_hears_the_last_words_and_is_dropped() {
         for room in [0, 10, 1000] {
-            let mut links = Links::new(vec![(&Transport::WebSocket { path: "/mqtt".into() }).into()], 1);
+            let mut links = Links::new(vec![websocket()], 1);
             let id = ConnectionId::new(3, 1);
             links.accept(id, &Peer::default());
             let progress = links.receive(WALL, id, b"POST / HTTP/1.1\r\n\r\n").progress;

@@ -1,111 +1,125 @@
 //! Where to listen, as a URL.
 
-use rustix::net::listen;
 use std::fmt;
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// `mqtt://HOST:PORT`, or `ws://HOST:PORT/PATH` for WebSocket. HOST is an IPv4 address, an IPv6 address in brackets, a
-/// name, or `*` for every interface; PORT is 1883, for WebSocket 80, unless given, and 0 lets the system choose; PATH is
-/// `/mqtt` unless given, and requests for any other are refused.
+/// What carries MQTT, and where: `mqtt://HOST:PORT`, `mqtts://HOST:PORT`, `ws://HOST:PORT/PATH`, `wss://HOST:PORT/PATH`
+/// or `unix:PATH`.
+///
+/// HOST is an IPv4 address, an IPv6 address in brackets, a name, or `*` for every interface. PORT is 1883, 8883, 80 or 443
+/// unless given, and 0 lets the system choose. The PATH of WebSocket is `/mqtt` unless given, and requests for any other
+/// are refused. The PATH of a Unix socket is a file; `unix:///PATH` says the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ListenUrl {
     transport: Transport,
-    host: Box<str>,
-    port: u16,
+    address: ListenAddress,
 }
 
-/// What carries MQTT.
+/// What carries MQTT: the layers between the bytes of a socket and those of MQTT.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Transport {
+    /// Whether TLS is next to the socket.
+    pub tls: bool,
+    /// The path of the requests of WebSocket, from `/` on; `None`: MQTT without WebSocket.
+    pub websocket: Option<Arc<str>>,
+}
+
+/// Where a listener is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Transport {
-    /// Nothing but TCP.
-    Tcp,
-    /// WebSocket.
-    WebSocket {
-        /// The path of its requests, from `/` on.
-        path: Arc<str>,
+pub enum ListenAddress {
+    /// A port of TCP.
+    Tcp {
+        /// The host without brackets; `*` for every interface.
+        host: Box<str>,
+        /// The port; 0: the system chooses.
+        port: u16,
     },
+    /// A Unix socket.
+    Unix(Box<Path>),
+    /// Nowhere: the program gives the streams.
+    Program,
+}
+
+impl Transport {
+    /// MQTT and nothing else.
+    #[must_use]
+    pub fn mqtt() -> Self {
+        Self::default()
+    }
+
+    /// WebSocket with this path.
+    #[must_use]
+    pub fn websocket(path: impl Into<Arc<str>>) -> Self {
+        Self { tls: false, websocket: Some(path.into()) }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match (self.tls, &self.websocket) {
+            (false, None) => "mqtt",
+            (true, None) => "mqtts",
+            (false, Some(_)) => "ws",
+            (true, Some(_)) => "wss",
+        }
+    }
 }
 
 impl ListenUrl {
+    pub(crate) fn new(transport: Transport, address: ListenAddress) -> Self {
+        Self { transport, address }
+    }
+
     /// What carries MQTT.
     #[must_use]
     pub fn transport(&self) -> &Transport {
         &self.transport
     }
 
+    /// Where.
+    #[must_use]
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
     /// The same with the address that was bound.
     #[must_use]
     pub fn bound_to(&self, address: SocketAddr) -> Self {
-        let (transport, host) = (self.transport.clone(), address.ip().to_string().into());
-        Self { transport, host, port: address.port() }
+        let (host, port) = (address.ip().to_string().into(), address.port());
+        Self { transport: self.transport.clone(), address: ListenAddress::Tcp { host, port } }
     }
 
-    /// The host without brackets; `*` for every interface.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port; 0: the system chooses.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The addresses the URL stands for; [`bind`](Self::bind) takes the first that works.
+    /// The addresses of TCP the URL stands for, of which the first that works is bound; none for a Unix socket.
     ///
     /// # Errors
     /// The name cannot be resolved.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        if &*self.host == "*" {
+        let ListenAddress::Tcp { host, port } = &self.address else { return Ok(Vec::new()) };
+        if &**host == "*" {
             // A system without IPv6 still has the second one.
-            return Ok(vec![
-                (Ipv6Addr::UNSPECIFIED, self.port).into(),
-                (Ipv4Addr::UNSPECIFIED, self.port).into(),
-            ]);
+            return Ok(vec![(Ipv6Addr::UNSPECIFIED, *port).into(), (Ipv4Addr::UNSPECIFIED, *port).into()]);
         }
-        Ok((&*self.host, self.port).to_socket_addrs()?.collect())
-    }
-
-    /// Listens without blocking, with a backlog for a whole fleet that reconnects at once.
-    ///
-    /// # Errors
-    /// `cannot listen on URL: WHY`, of the kind of the cause.
-    pub fn bind(&self) -> io::Result<TcpListener> {
-        self.try_bind().map_err(|error| {
-            let why = match error.kind() {
-                kind @ (ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied) => {
-                    kind.to_string()
-                }
-                _ => error.to_string(),
-            };
-            io::Error::new(error.kind(), format!("cannot listen on {self}: {why}"))
-        })
-    }
-
-    fn try_bind(&self) -> io::Result<TcpListener> {
-        let listener = TcpListener::bind(&self.resolve()?[..])?;
-        // The standard library's backlog differs between platforms: set it again.
-        listen(&listener, BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        Ok((&**host, *port).to_socket_addrs()?.collect())
     }
 }
 
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, path) = match &self.transport {
-            Transport::Tcp => ("mqtt", ""),
-            Transport::WebSocket { path } => ("ws", &**path),
-        };
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port)
-        } else {
-            write!(f, "{scheme}://{}:{}{path}", self.host, self.port)
+        let scheme = self.transport.scheme();
+        let path = self.transport.websocket.as_deref().unwrap_or_default();
+        match &self.address {
+            ListenAddress::Tcp { host, port } if host.contains(':') => {
+                write!(f, "{scheme}://[{host}]:{port}{path}")
+            }
+            ListenAddress::Tcp { host, port } => write!(f, "{scheme}://{host}:{port}{path}"),
+            ListenAddress::Unix(file) if self.transport == Transport::mqtt() => {
+                write!(f, "unix:{}", file.display())
+            }
+            ListenAddress::Unix(file) => write!(f, "unix:{} ({scheme} {path})", file.display()),
+            ListenAddress::Program => write!(f, "the program ({scheme})"),
         }
     }
 }
@@ -115,17 +129,21 @@ impl FromStr for ListenUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let expected = || ListenUrlError::Expected(text.into());
+        if let Some(path) = text.strip_prefix("unix:") {
+            let address = ListenAddress::Unix(unix_path(path).ok_or_else(expected)?.into());
+            return Ok(Self { transport: Transport::mqtt(), address });
+        }
         let (scheme, rest) = text.split_once("://").ok_or_else(expected)?;
-        let (transport, authority, default_port) = match scheme {
-            "mqtt" => (Transport::Tcp, rest, MQTT_PORT),
-            "ws" => {
-                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                let path = path_of(path).ok_or_else(expected)?;
-                (Transport::WebSocket { path }, authority, HTTP_PORT)
-            }
-            "mqtts" | "wss" | "unix" => return Err(ListenUrlError::Unsupported(scheme.into())),
+        let (tls, websocket, default_port) = match scheme {
+            "mqtt" => (false, false, 1883),
+            "mqtts" => (true, false, 8883),
+            "ws" => (false, true, 80),
+            "wss" => (true, true, 443),
             _ => return Err(expected()),
         };
+        let (authority, path) =
+            if websocket { rest.split_at(rest.find('/').unwrap_or(rest.len())) } else { (rest, "") };
+        let websocket = if websocket { Some(path_of(path).ok_or_else(expected)?) } else { None };
         let (host, port) = split_port(authority).ok_or_else(expected)?;
         if host.is_empty()
             || host.contains(['/', '@', '?', '#', '[', ']'])
@@ -141,8 +159,18 @@ impl FromStr for ListenUrl {
             Some(_) => return Err(expected()),
             None => default_port,
         };
-        Ok(Self { transport, host: host.into(), port })
+        let address = ListenAddress::Tcp { host: host.into(), port };
+        Ok(Self { transport: Transport { tls, websocket }, address })
     }
+}
+
+/// The file of a Unix socket: `PATH` or `///PATH`, which would not be a host.
+fn unix_path(path: &str) -> Option<&Path> {
+    let path = match path.strip_prefix("//") {
+        Some(absolute) => Some(absolute).filter(|path| path.starts_with('/'))?,
+        None => path,
+    };
+    (!path.is_empty() && !path.ends_with('/') && !path.contains('\0')).then(|| Path::new(path))
 }
 
 /// A path as it stands in a request, or the default.
@@ -178,30 +206,21 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 pub enum ListenUrlError {
     /// This is no listen URL.
     Expected(Box<str>),
-    /// This scheme is known but cannot be served yet.
-    Unsupported(Box<str>),
 }
 
 impl fmt::Display for ListenUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expected(found) => write!(f, "expected {EXPECTED}, found {found:?}"),
-            Self::Unsupported(scheme) => {
-                write!(f, "expected {EXPECTED}, found {scheme}://, which is not supported by this build yet")
-            }
         }
     }
 }
 
 impl std::error::Error for ListenUrlError {}
 
-const EXPECTED: &str = "mqtt://HOST:PORT or ws://HOST:PORT/PATH";
-const MQTT_PORT: u16 = 1883;
-const HTTP_PORT: u16 = 80;
+const EXPECTED: &str = "mqtt[s]://HOST:PORT, ws[s]://HOST:PORT/PATH or unix:PATH";
 /// What clients try unless they are told otherwise.
 const WEBSOCKET_PATH: &str = "/mqtt";
-/// Connections that wait to be accepted; the system may cap it.
-const BACKLOG: i32 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -221,6 +240,11 @@ mod tests {
         assert_eq!(shown("ws://127.0.0.1"), "ws://127.0.0.1:80/mqtt");
         assert_eq!(shown("ws://[::1]:8083/"), "ws://[::1]:8083/");
         assert_eq!(shown("ws://broker.example:0/a/b"), "ws://broker.example:0/a/b");
+        assert_eq!(shown("mqtts://x"), "mqtts://x:8883");
+        assert_eq!(shown("wss://x"), "wss://x:443/mqtt");
+        assert_eq!(shown("unix:/run/culex.sock"), "unix:/run/culex.sock");
+        assert_eq!(shown("unix:///run/culex.sock"), "unix:/run/culex.sock");
+        assert_eq!(shown("unix:culex.sock"), "unix:culex.sock");
         let url: ListenUrl = "ws://*:0/x".parse().unwrap();
         assert_eq!(url.bound_to(([127, 0, 0, 1], 7).into()).to_string(), "ws://127.0.0.1:7/x");
     }
@@ -246,22 +270,19 @@ mod tests {
             "ws://x/a?b",
             "ws://x/a b",
             "ws://x?a",
+            "mqtts://",
+            "wss://x/a b",
+            "unix:",
+            "unix://host/path",
+            "unix:/a/",
+            "unix:a\0b",
         ] {
             let error = shown(wrong);
-            assert_eq!(error, format!("expected mqtt://HOST:PORT or ws://HOST:PORT/PATH, found {wrong:?}"));
+            assert_eq!(
+                error,
+                format!("expected mqtt[s]://HOST:PORT, ws[s]://HOST:PORT/PATH or unix:PATH, found {wrong:?}")
+            );
             assert!(wrong.parse::<ListenUrl>().is_err(), "{wrong}");
         }
-        for scheme in ["mqtts", "wss", "unix"] {
-            assert!(shown(&format!("{scheme}://x")).ends_with("is not supported by this build yet"));
-        }
-    }
-
-    #[test]
-    fn a_busy_port_is_told_in_one_line() {
-        let first = "mqtt://127.0.0.1:0".parse::<ListenUrl>().unwrap().bind().unwrap();
-        let url = format!("mqtt://{}", first.local_addr().unwrap());
-        let error = url.parse::<ListenUrl>().unwrap().bind().unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on {url}: address in use"));
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
     }
 }

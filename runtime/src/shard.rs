@@ -4,18 +4,25 @@
 //! the turns: it is woken once, lets every connection that is ready be read first, then writes what all of them left
 //! for each peer. Writing in the reading task instead costs a third more where many publish to one.
 
-use crate::{Driver, Effect, Turn, Written};
+use crate::{Driver, Effect, Stream, Turn, Written};
 use culex_core::id::Table;
 use culex_core::{Close, ConnectionId, Disconnect, Peer};
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 /// A stream socket that never blocks.
 pub trait Socket {
+    /// Moves on what the socket keeps of what it took, if it keeps something; `cx` is the task of the connection, to be
+    /// woken when it can go on.
+    fn poll_output(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
     /// Reads up to `buffer.len()` bytes; 0: the peer closed. `Pending`: the task is woken when there is more.
     ///
     /// # Errors
@@ -26,19 +33,19 @@ pub trait Socket {
     ///
     /// # Errors
     /// [`ErrorKind::WouldBlock`]: nothing fits. Any other: the connection is broken.
-    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Whether there may be room to write. `Pending`: the task is woken when there is.
     ///
     /// # Errors
     /// The connection is broken.
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Tells the peer that nothing more will be written.
     ///
     /// # Errors
     /// The connection is broken.
-    fn shutdown_write(&self) -> io::Result<()>;
+    fn shutdown_write(&mut self) -> io::Result<()>;
 }
 
 /// One machine and its connections, shared by the tasks of one thread.
@@ -96,7 +103,29 @@ impl<S: Socket> Shard<S> {
         let id = inner.driver.accept(peer).ok()?;
         inner.connections.insert(id, Connection { socket, task: None, finishing: false, full: false });
         let shard = self.clone();
-        Some(poll_fn(move |cx| shard.0.borrow_mut().poll_connection(cx, id)))
+        Some(poll_fn(move |cx| {
+            // Whatever panics, the machine or its chain: it is known which connection it was about, and the others go on.
+            catch_unwind(AssertUnwindSafe(|| shard.0.borrow_mut().poll_connection(cx, id))).unwrap_or_else(
+                |_| {
+                    tracing::error!(?id, "a panic: the connection that it was about is closed");
+                    shard.0.borrow_mut().ended(id, Disconnect::Error)
+                },
+            )
+        }))
+    }
+
+    /// Takes the next stream that the program gave and returns the task that reads it, as [`accept`](Self::accept) does.
+    #[must_use]
+    pub fn accept_given(&self) -> Option<impl Future<Output = ()> + use<S>>
+    where
+        S: From<Stream>,
+    {
+        loop {
+            let (stream, peer) = self.0.borrow_mut().driver.take_given()?;
+            if let Some(connection) = self.accept(stream.into(), peer) {
+                return Some(connection);
+            }
+        }
     }
 
     /// Waits for a turn to begin or a command of the program. Then let all other tasks that are ready run once, and call
@@ -168,6 +197,7 @@ impl<S: Socket> Inner<S> {
     fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
         let Some(connection) = self.connections.get_mut(id) else { return Poll::Ready(()) };
         set_waker(&mut connection.task, cx);
+        connection.socket.poll_output(cx);
         if connection.full {
             match connection.socket.poll_writable(cx) {
                 Poll::Ready(Ok(())) => {
@@ -246,10 +276,12 @@ impl<S: Socket> Inner<S> {
     /// Writes once for each connection with output; `false`: there was none.
     fn write(&mut self) -> bool {
         let mut any = false;
-        while let Some((id, written)) = self.driver.poll_write(|id, slices| match self.connections.get(id) {
-            Some(connection) => connection.socket.try_write_vectored(slices),
-            None => Err(ErrorKind::NotConnected.into()),
-        }) {
+        while let Some((id, written)) =
+            self.driver.poll_write(|id, slices| match self.connections.get_mut(id) {
+                Some(connection) => connection.socket.try_write_vectored(slices),
+                None => Err(ErrorKind::NotConnected.into()),
+            })
+        {
             any = true;
             match (written, self.connections.get_mut(id)) {
                 (Written::Full, Some(connection)) => {

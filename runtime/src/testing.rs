@@ -6,7 +6,7 @@
 mod client;
 pub mod websocket;
 
-pub use client::{Client, Over, Place};
+pub use client::{At, Client, Over, Place, Wire};
 
 use crate::{Adapter, Builder, Handle};
 use culex_core::middleware::Authentication;
@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -41,14 +42,12 @@ fn builder<A: Adapter>() -> Builder<A> {
 }
 
 fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over, builder: Builder<A>) -> Running {
-    let url = match over {
-        Over::Tcp => "mqtt://127.0.0.1:0",
-        Over::WebSocket => "ws://127.0.0.1:0/mqtt",
-    };
-    let prepared = builder.listen(url).prepare().unwrap();
-    let (address, handle) = (prepared.local_addrs()[0], prepared.handle());
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("culex-suite-{}-{}.sock", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+    let prepared = builder.listener(over.listener(&name)).prepare().unwrap();
+    let (place, handle) = (Place::of(&prepared), prepared.handle());
     let bound = A::Bound::from(prepared);
-    Running { place: Place { address, over }, handle, thread: thread::spawn(move || run(bound)) }
+    Running { place, handle, thread: thread::spawn(move || run(bound)) }
 }
 
 /// A client gets CONNACK and PINGRESP, also when its bytes come one by one.
@@ -197,11 +196,15 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
         assert_eq!((packet[0], packet[2]), (0xE0, 0x8B), "DISCONNECT, Server shutting down");
         assert!(client.packet().is_none());
     });
-    let (address, began) = (broker.place.address, Instant::now());
+    let (place, began) = (broker.place, Instant::now());
     broker.stop();
     assert!(began.elapsed() < Duration::from_millis(Builder::<A>::SHUTDOWN_MS), "it waited for nothing");
     reader.join().unwrap();
-    TcpListener::bind(address).unwrap();
+    match place.at {
+        At::Tcp(address) => drop(TcpListener::bind(address).unwrap()),
+        At::Unix(path) => assert!(!path.exists(), "the file of the socket is removed"),
+        At::Program(handle, _) => assert!(handle.connect().is_err()),
+    }
 }
 
 /// A shutdown does not wait for a client that never closes.
@@ -272,7 +275,8 @@ fn serve_with_few_descriptors<A: Adapter<Bound: Send + 'static>>(run: Run<A>) {
     let limit = Some(DESCRIPTORS);
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let broker = start(run, Over::Tcp, builder::<A>());
-    println!("{ADDRESS}{}", broker.place.address);
+    let At::Tcp(address) = broker.place.at else { unreachable!("it was started over TCP") };
+    println!("{ADDRESS}{address}");
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
     broker.stop();
     // utime and stime, the 14th and 15th field: in hundredths of a second.
@@ -296,6 +300,18 @@ macro_rules! runtime_suite {
         fn running_out_of_descriptors_is_survived() {
             let name = "running_out_of_descriptors_is_survived";
             $crate::testing::running_out_of_descriptors_is_survived::<$broker>($run, name);
+        }
+
+        mod over_unix {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Unix, }
+        }
+
+        mod over_a_pipe {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Pipe, }
+        }
+
+        mod over_websocket_in_a_pipe {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::PipeWebSocket, }
         }
 
         mod over_websocket {

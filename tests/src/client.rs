@@ -1,5 +1,6 @@
 //! A simulated client: it speaks MQTT as the standard asks for, and does what its script says.
 
+use crate::model::Dress;
 use crate::script::{Plan, WillPlan, Wish};
 use culex_core::packet::{
     Ack, Connack, Connect, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
@@ -24,6 +25,19 @@ pub struct Letter {
     pub payload: Vec<u8>,
     /// Message Expiry Interval in seconds; 0: none.
     pub expiry_s: u32,
+    /// The Topic Alias to use; 0: none.
+    pub alias: u16,
+    /// Properties that its receivers must get as they are.
+    pub dress: Dress,
+}
+
+impl Letter {
+    /// An empty letter.
+    #[must_use]
+    pub fn new(topic: &'static str, qos: QoS) -> Self {
+        let (payload, dress) = (Vec::new(), Dress::default());
+        Self { message: None, topic, qos, retain: false, payload, expiry_s: 0, alias: 0, dress }
+    }
 }
 
 /// How a client connects.
@@ -84,6 +98,9 @@ pub struct Client {
     quota: usize,
     incoming: BTreeSet<u16>,
     aliases: BTreeMap<u16, String>,
+    /// What its own aliases mean on this connection, and the highest the server allows.
+    own_aliases: BTreeMap<u16, &'static str>,
+    own_alias_max: u16,
     /// Acknowledgements that are still being thought about.
     acks: VecDeque<(u64, Vec<u8>)>,
 }
@@ -107,6 +124,8 @@ impl Client {
             quota: usize::MAX,
             incoming: BTreeSet::new(),
             aliases: BTreeMap::new(),
+            own_aliases: BTreeMap::new(),
+            own_alias_max: 0,
             acks: VecDeque::new(),
         }
     }
@@ -137,8 +156,14 @@ impl Client {
                 properties.push(Property::ReceiveMaximum(maximum));
             }
             properties.push(Property::TopicAliasMaximum(self.plan.topic_alias_maximum));
+            if self.plan.packet_bytes_max > 0 {
+                properties.push(Property::MaximumPacketSize(self.plan.packet_bytes_max));
+            }
             if let Some((will, _)) = &wishes.will {
                 will_properties.push(Property::WillDelayInterval(will.delay_s));
+                if will.expiry_s > 0 {
+                    will_properties.push(Property::MessageExpiryInterval(will.expiry_s));
+                }
             }
         }
         let will = wishes.will.as_ref().map(|(will, payload)| Will {
@@ -175,6 +200,7 @@ impl Client {
         self.link = None;
         self.connected = false;
         self.aliases.clear();
+        self.own_aliases.clear();
         self.acks.clear();
         // What never left is given up: nobody was promised anything.
         self.backlog.clear();
@@ -189,49 +215,99 @@ impl Client {
     fn flush(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while let Some(letter) = self.backlog.front() {
-            if letter.qos > QoS::AtMostOnce && self.outgoing.len() >= self.quota {
+            // One Packet Identifier is left for SUBSCRIBE.
+            let most = self.quota.min(usize::from(self.plan.packet_ids).saturating_sub(1).max(1));
+            if letter.qos > QoS::AtMostOnce && self.outgoing.len() >= most {
                 break;
             }
             let Some(letter) = self.backlog.pop_front() else { break };
+            let alias = self.alias_for(&letter);
             if letter.qos == QoS::AtMostOnce {
-                bytes.extend(self.encode_letter(&letter, None, false));
+                bytes.extend(self.encode_letter(&letter, None, false, alias));
                 continue;
             }
             let packet_id = self.free_id();
-            bytes.extend(self.encode_letter(&letter, Some(packet_id), false));
+            bytes.extend(self.encode_letter(&letter, Some(packet_id), false, alias));
             self.outgoing.push(Outgoing { letter, packet_id, received: false });
         }
         bytes
     }
 
-    /// A Packet Identifier that is not in use; those of SUBSCRIBE count on with the others.
+    /// The Topic Alias of a letter, and whether its meaning has to be said: if it has none or another one, and now and then
+    /// although it is known.
+    fn alias_for(&mut self, letter: &Letter) -> Option<(u16, bool)> {
+        if letter.alias == 0 || letter.alias > self.own_alias_max || self.plan.version != Version::V5 {
+            return None;
+        }
+        let known = self.own_aliases.insert(letter.alias, letter.topic) == Some(letter.topic);
+        let anew = letter.message.is_none_or(|message| message % 5 == 0);
+        Some((letter.alias, anew || !known))
+    }
+
+    /// A Packet Identifier that is not in use for a message; those of SUBSCRIBE count on with the others.
     fn free_id(&mut self) -> u16 {
         loop {
-            self.next_id = self.next_id % 60_000 + 1;
+            self.next_id = self.next_id % self.plan.packet_ids.max(2) + 1;
             if self.outgoing.iter().all(|outgoing| outgoing.packet_id != self.next_id) {
                 return self.next_id;
             }
         }
     }
 
-    fn encode_letter(&self, letter: &Letter, packet_id: Option<u16>, dup: bool) -> Vec<u8> {
+    fn encode_letter(
+        &self,
+        letter: &Letter,
+        packet_id: Option<u16>,
+        dup: bool,
+        alias: Option<(u16, bool)>,
+    ) -> Vec<u8> {
         let mut properties = PropertiesBuf::new();
         if letter.expiry_s > 0 && self.plan.version == Version::V5 {
             properties.push(Property::MessageExpiryInterval(letter.expiry_s));
+        }
+        if let Some((alias, _)) = alias {
+            properties.push(Property::TopicAlias(alias));
+        }
+        if let Some(message) = letter.message {
+            letter.dress.put_on(message, &mut properties);
         }
         self.encode(&Packet::Publish(Publish {
             dup,
             qos: letter.qos,
             retain: letter.retain,
-            topic: letter.topic.into(),
+            topic: if alias.is_none_or(|(_, named)| named) { letter.topic } else { "" }.into(),
             packet_id: packet_id.and_then(PacketId::new),
             properties: properties.as_properties(),
             payload: letter.payload.as_slice().into(),
         }))
     }
 
+    /// Whether it can make the mistake of using a Packet Identifier twice: for a message of QoS 2, or for a SUBSCRIBE.
+    #[must_use]
+    pub fn can_reuse(&self, subscribe: bool) -> Option<u16> {
+        let fits = |outgoing: &&Outgoing| {
+            let Outgoing { letter, received, .. } = outgoing;
+            subscribe || letter.qos == QoS::ExactlyOnce && !received && !letter.retain
+        };
+        let found = self.outgoing.iter().find(fits).map(|outgoing| outgoing.packet_id);
+        found.filter(|_| self.connected)
+    }
+
+    /// Publishes with a Packet Identifier that is in flight for another message. Nobody waits for what comes of it.
+    #[must_use]
+    pub fn publish_as(&self, packet_id: u16, letter: &Letter) -> Vec<u8> {
+        self.encode_letter(letter, Some(packet_id), false, None)
+    }
+
     /// Subscribes.
     pub fn subscribe(&mut self, wishes: &[Wish], identifier: u32) -> Vec<u8> {
+        let packet_id = self.free_id();
+        self.subscribe_as(packet_id, wishes, identifier)
+    }
+
+    /// Subscribes with this Packet Identifier.
+    #[must_use]
+    pub fn subscribe_as(&self, packet_id: u16, wishes: &[Wish], identifier: u32) -> Vec<u8> {
         let mut filters = SubscribeFiltersBuf::new();
         let v5 = self.plan.version == Version::V5;
         for wish in wishes {
@@ -252,7 +328,6 @@ impl Client {
         if let (true, Some(identifier)) = (v5, NonZeroU32::new(identifier)) {
             properties.push(Property::SubscriptionIdentifier(identifier));
         }
-        let packet_id = self.free_id();
         self.encode(&Packet::Subscribe(Subscribe {
             packet_id: PacketId::new(packet_id).unwrap_or(PacketId::MIN),
             properties: properties.as_properties(),
@@ -320,6 +395,7 @@ impl Client {
             Some(maximum) if v5 => usize::from(maximum.get()),
             _ => usize::MAX,
         };
+        self.own_alias_max = if v5 { connack.properties.topic_alias_maximum().unwrap_or(0) } else { 0 };
         let clean = self.wishes.as_ref().is_some_and(|wishes| wishes.clean);
         // 3.1 does not say: whoever did not ask for a clean session has to hope.
         let present = if self.plan.version == Version::V31 { !clean } else { connack.session_present };
@@ -332,7 +408,7 @@ impl Client {
             true => self.encode(&Packet::Pubrel(Ack::success(
                 PacketId::new(outgoing.packet_id).unwrap_or(PacketId::MIN),
             ))),
-            false => self.encode_letter(&outgoing.letter, Some(outgoing.packet_id), true),
+            false => self.encode_letter(&outgoing.letter, Some(outgoing.packet_id), true, None),
         };
         self.outgoing.iter().flat_map(repeat).collect()
     }
@@ -367,8 +443,11 @@ impl Client {
             self.outgoing.retain(|outgoing| outgoing.packet_id != packet_id);
             return self.flush();
         }
-        if let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.packet_id == packet_id) {
-            outgoing.received = true;
+        if let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.packet_id == packet_id)
+            && std::mem::replace(&mut outgoing.received, true)
+        {
+            // The answer to its mistake: PUBREL is on its way.
+            return Vec::new();
         }
         self.encode(&Packet::Pubrel(Ack::success(ack.packet_id)))
     }

@@ -7,7 +7,7 @@
 mod chart;
 mod style;
 
-use crate::runs::{Story, put_to_the_test};
+use crate::runs::Story;
 use std::fmt::Write;
 
 /// The page of a story; `program` says which program it was.
@@ -64,8 +64,7 @@ fn told(page: &mut String, story: &Story) {
 
 fn promises(page: &mut String, story: &Story) {
     let Ok(outcome) = &story.ending else { return };
-    let seen: Vec<String> =
-        put_to_the_test(&story.script, outcome).iter().map(|promise| format!("{promise:?}")).collect();
+    let seen: Vec<String> = outcome.seen.iter().map(|promise| format!("{promise:?}")).collect();
     writeln!(page, "<details><summary>{} promises were put to the test</summary>", seen.len()).ok();
     writeln!(page, "<p>{}</p></details>", escape(&seen.join(", "))).ok();
 }

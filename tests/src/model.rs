@@ -9,11 +9,13 @@
 mod acks;
 mod debts;
 mod deliveries;
+mod dress;
 mod retained;
 mod sessions;
 mod wills;
 
 pub use deliveries::{name, payload};
+pub use dress::Dress;
 
 use culex_core::packet::{Packet, QoS, Version};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,6 +51,8 @@ pub enum Promise {
     NoUnmarkedRepetition,
     /// Messages of a publisher on a topic at a QoS arrive in the order they were published.
     Order,
+    /// Payload and properties of a message arrive as they were published.
+    Unchanged,
     /// What is sent matches a subscription that may be in force, with its QoS, flags and identifiers.
     OnlyWhatWasSubscribed,
     /// One member of a shared subscription's group gets a message.
@@ -83,6 +87,35 @@ pub enum Promise {
     WellFormed,
     /// When all is over nothing is left.
     NothingLeft,
+}
+
+impl Promise {
+    /// All of them: whoever adds one has it put to the test by every run of the tests.
+    pub const ALL: [Self; 23] = [
+        Self::AcknowledgedIsDelivered,
+        Self::CalmIsComplete,
+        Self::ExactlyOnce,
+        Self::NoUnmarkedRepetition,
+        Self::Order,
+        Self::Unchanged,
+        Self::OnlyWhatWasSubscribed,
+        Self::OnePerGroup,
+        Self::AcknowledgementsInOrder,
+        Self::Window,
+        Self::ReleaseOnce,
+        Self::SessionPresent,
+        Self::Will,
+        Self::RetainedIsLastWrite,
+        Self::Expiry,
+        Self::Close,
+        Self::NotStuck,
+        Self::TicketsResolved,
+        Self::Bounded,
+        Self::Refusal,
+        Self::Restored,
+        Self::WellFormed,
+        Self::NothingLeft,
+    ];
 }
 
 /// A promise that was broken.
@@ -124,15 +157,35 @@ pub struct Rules {
     pub sync_us: Micros,
 }
 
-/// A message, or a will.
-#[derive(Debug, Clone)]
-pub(crate) struct Publication {
+/// A message that will be published.
+#[derive(Debug, Clone, Default)]
+pub struct Announced {
     /// The client that publishes it; `None`: the program.
+    pub publisher: Option<usize>,
+    /// Its topic.
+    pub topic: String,
+    /// Its QoS.
+    pub qos: QoS,
+    /// RETAIN.
+    pub retain: bool,
+    /// Message Expiry Interval in seconds; 0: none.
+    pub expiry_s: u32,
+    /// Bytes of its payload beyond its name.
+    pub padding: usize,
+    /// Its properties.
+    pub dress: Dress,
+}
+
+/// A message, or a will.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Publication {
     pub(crate) publisher: Option<usize>,
     pub(crate) topic: String,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) expiry_s: u32,
+    pub(crate) padding: usize,
+    pub(crate) dress: Dress,
     pub(crate) is_will: bool,
     /// When it came in first; `None`: nobody published it (yet).
     pub(crate) start: Option<Seq>,
@@ -141,9 +194,13 @@ pub(crate) struct Publication {
     pub(crate) end: Option<Seq>,
     /// How often it was published.
     pub(crate) receipts: u32,
+    /// The session that published it last.
+    pub(crate) received_by: Option<usize>,
     /// How often it came in, repetitions of QoS 2 included.
     pub(crate) arrivals: u32,
     pub(crate) refused: bool,
+    /// Its Packet Identifier was used for two messages, and nobody knows which of them the broker took.
+    pub(crate) mistaken: bool,
     /// The links of its QoS 0 receivers when it came in.
     pub(crate) links: Vec<usize>,
     /// Per group: how often it went to a member.
@@ -257,6 +314,8 @@ pub(crate) struct LinkState {
     pub(crate) life: Option<usize>,
     pub(crate) expected: VecDeque<acks::Expected>,
     pub(crate) aliases: BTreeMap<u16, String>,
+    /// Those of the client.
+    pub(crate) own_aliases: BTreeMap<u16, String>,
     /// When the last packet went in.
     pub(crate) heard_at: Micros,
     pub(crate) opened_at: Micros,
@@ -316,6 +375,8 @@ pub struct Model {
     pub(crate) seen: BTreeSet<Promise>,
     /// Wills that were called off, and when: a crash may undo that.
     pub(crate) undone: Vec<(usize, Seq)>,
+    /// The Maximum Packet Size of each client.
+    pub(crate) packet_bytes_max: BTreeMap<usize, usize>,
 }
 
 impl Model {
@@ -339,34 +400,16 @@ impl Model {
             down: false,
             seen: BTreeSet::new(),
             undone: Vec::new(),
+            packet_bytes_max: BTreeMap::new(),
         }
     }
 
     /// A message that will be published; its number names it.
-    pub fn announce(
-        &mut self,
-        publisher: Option<usize>,
-        topic: &str,
-        qos: QoS,
-        retain: bool,
-        expiry_s: u32,
-    ) -> usize {
-        self.publications.push(Publication {
-            publisher,
-            topic: topic.into(),
-            qos,
-            retain,
-            expiry_s,
-            is_will: false,
-            start: None,
-            start_at: 0,
-            end: None,
-            receipts: 0,
-            arrivals: 0,
-            refused: false,
-            links: Vec::new(),
-            shared: BTreeMap::new(),
-        });
+    pub fn announce(&mut self, announced: Announced) -> usize {
+        let Announced { publisher, topic, qos, retain, expiry_s, padding, dress } = announced;
+        let known =
+            Publication { publisher, topic, qos, retain, expiry_s, padding, dress, ..Publication::default() };
+        self.publications.push(known);
         self.publications.len() - 1
     }
 
@@ -404,9 +447,9 @@ impl Model {
         self.dropped
     }
 
-    /// A question was answered.
-    pub fn seen_ticket(&mut self) {
-        self.seen.insert(Promise::TicketsResolved);
+    /// A promise was put to the test.
+    pub fn tested(&mut self, promise: Promise) {
+        self.seen.insert(promise);
     }
 
     /// Everything so far is on the disk.
@@ -466,6 +509,7 @@ impl Model {
     /// If it breaks a promise.
     pub fn comes_out(&mut self, now: Micros, link: usize, packet: &Packet<'_>) -> Check {
         let seq = self.step(now);
+        self.seen.insert(Promise::WellFormed);
         match packet {
             Packet::Connack(connack) => self.connack_out(seq, link, connack),
             Packet::Publish(publish) => self.publish_out(seq, link, publish),

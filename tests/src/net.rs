@@ -15,26 +15,44 @@ pub(crate) struct Pipe {
     pub(crate) fin: Option<u64>,
     random: Random,
     latency: u64,
+    /// How often it was written to at one moment.
+    written: (u64, u64),
 }
 
 impl Pipe {
     pub(crate) fn new(random: Random, latency_ms: u64) -> Self {
-        Self { chunks: VecDeque::new(), last: 0, bytes: 0, fin: None, random, latency: latency_ms * 1_000 }
+        Self {
+            chunks: VecDeque::new(),
+            last: 0,
+            bytes: 0,
+            fin: None,
+            random,
+            latency: latency_ms * 1_000,
+            written: (0, 0),
+        }
     }
 
-    fn due(&mut self, now: u64) -> u64 {
-        self.last = self.last.max(now + self.random.below(self.latency + 1));
+    /// The chance of one write: it follows from the time, not from what was written before.
+    fn chance(&mut self, now: u64) -> Random {
+        let (last, count) = self.written;
+        self.written = (now, if last == now { count + 1 } else { 0 });
+        self.random.fork(now).fork(self.written.1)
+    }
+
+    fn due(&mut self, now: u64, random: &mut Random) -> u64 {
+        self.last = self.last.max(now + random.below(self.latency + 1));
         self.last
     }
 
     /// Sends bytes, in one piece or in several; returns when the pieces arrive.
     pub(crate) fn write(&mut self, now: u64, mut bytes: &[u8]) -> Vec<u64> {
         let mut arrivals = Vec::new();
-        let in_pieces = self.random.percent(30);
+        let mut random = self.chance(now);
+        let in_pieces = random.percent(30);
         while !bytes.is_empty() {
-            let most = if in_pieces { self.random.between(1, 12) as usize } else { bytes.len() };
+            let most = if in_pieces { random.between(1, 12) as usize } else { bytes.len() };
             let (piece, rest) = bytes.split_at(most.min(bytes.len()));
-            let due = self.due(now);
+            let due = self.due(now, &mut random);
             self.bytes += piece.len();
             self.chunks.push_back((due, piece.to_vec()));
             arrivals.push(due);
@@ -45,7 +63,8 @@ impl Pipe {
 
     /// The writer closes; returns when the reader learns of it.
     pub(crate) fn close(&mut self, now: u64) -> u64 {
-        let due = self.due(now);
+        let mut random = self.chance(now);
+        let due = self.due(now, &mut random);
         *self.fin.get_or_insert(due)
     }
 
@@ -91,6 +110,8 @@ impl Pipe {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: usize,
+    /// The shard that has it.
+    pub(crate) shard: usize,
     /// What the broker calls it; `None`: the broker is not or no longer concerned.
     pub(crate) id: Option<ConnectionId>,
     pub(crate) up: Pipe,

@@ -8,12 +8,10 @@
 //! assert_eq!((summary.seeds, summary.failures.len()), (3, 0));
 //! ```
 
-use crate::script::Op;
 use crate::trace::{Entry, Kind};
 use crate::{Broken, Outcome, Profile, Promise, Script, Trace, shrink::shrink_while, simulate};
-use culex_core::packet::QoS;
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,7 +127,7 @@ impl Summary {
                 self.virtual_us += outcome.virtual_us;
                 // A sum, so that the order in which they come does not matter.
                 self.digest = self.digest.wrapping_add(outcome.digest.rotate_left(script.seed as u32 % 64));
-                for promise in put_to_the_test(script, &outcome) {
+                for promise in outcome.seen {
                     *self.promises.entry(promise).or_default() += 1;
                 }
                 outcome.broken.map(|(at, broken)| broken_at(at, &broken))
@@ -235,32 +233,4 @@ fn failure_kind(ending: &Result<Outcome, String>) -> Option<Option<Promise>> {
         Ok(outcome) => outcome.broken.as_ref().map(|(_, broken)| Some(broken.promise)),
         Err(_) => Some(None),
     }
-}
-
-/// The promises that a simulation put to the test: those the model says, and those that are looked at in every
-/// simulation that got so far.
-#[must_use]
-pub fn put_to_the_test(script: &Script, outcome: &Outcome) -> BTreeSet<Promise> {
-    let mut promises = outcome.seen.clone();
-    let any = |of: fn(&Op) -> bool| script.steps.iter().any(|step| of(&step.op));
-    let mut add = |promise, tested| {
-        if tested {
-            promises.insert(promise);
-        }
-    };
-    // Looked at with every packet, and with every write.
-    add(Promise::WellFormed, outcome.inputs > 0);
-    add(Promise::Bounded, outcome.inputs > 0);
-    let restarts = any(|op| matches!(op, Op::Crash { .. } | Op::FailSync));
-    add(Promise::Restored, script.profile.durable() && restarts);
-    // Questions are asked, and a quarter of the answers is no.
-    add(Promise::Refusal, script.profile.asks() && outcome.seen.contains(&Promise::TicketsResolved));
-    add(Promise::Expiry, any(|op| matches!(op, Op::Publish { expiry_s: 1.., .. })));
-    // Looked at when all is over.
-    let ended = outcome.broken.is_none();
-    add(Promise::NotStuck, ended);
-    add(Promise::NothingLeft, ended);
-    let unacknowledged = any(|op| matches!(op, Op::Publish { qos: QoS::AtMostOnce, .. }));
-    add(Promise::CalmIsComplete, ended && script.profile == Profile::Calm && unacknowledged);
-    promises
 }

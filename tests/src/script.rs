@@ -1,11 +1,13 @@
 //! What happens in a simulation: drawn from a seed, or written down.
 //!
 //! A [`Script`] says who takes part and what is done when. Everything that is left to chance (how bytes are cut, how long
-//! they are on their way, when an answer comes) is drawn from the script's seed, for each connection, question and tick on its own.
-//! These are numbered in the order in which they come: a script with a step taken out tells the same story up to there,
-//! and mostly a similar one behind it, and can be shrunk.
+//! they are on their way, when an answer comes) is drawn from the script's seed, for each write, question, tick and crash
+//! on its own: by whom it concerns and by the time at which it happens, never by what happened before. So a script with a
+//! step taken out tells the same story up to there, and behind it everything that the step has no part in happens as it
+//! did: it can be shrunk.
 
 mod bytes;
+mod draw;
 
 use crate::random::Random;
 use culex_core::Config;
@@ -113,6 +115,7 @@ impl Profile {
         } else if random.percent(50) {
             config.in_flight_max = random.between(1, 8) as u16;
         }
+        config.topic_alias_maximum = random.pick(&[32, 32, 2, 0]);
         config
     }
 }
@@ -140,6 +143,10 @@ pub struct Plan {
     pub latency_ms: u64,
     /// Bytes its socket holds before the broker can write no more.
     pub socket_bytes: usize,
+    /// Bytes of the largest packet it accepts; 0: of any (MQTT 5.0).
+    pub packet_bytes_max: u32,
+    /// Packet Identifiers that it uses in turn: with few of them one is soon used again. Not 0.
+    pub packet_ids: u16,
 }
 
 /// A will to leave with CONNECT.
@@ -153,6 +160,8 @@ pub struct WillPlan {
     pub retain: bool,
     /// Seconds (MQTT 5.0).
     pub delay_s: u32,
+    /// Message Expiry Interval in seconds; 0: none (MQTT 5.0).
+    pub expiry_s: u32,
 }
 
 /// One thing that is done.
@@ -223,8 +232,22 @@ pub enum Op {
         padding: Option<usize>,
         /// Message Expiry Interval in seconds; 0: none (MQTT 5.0).
         expiry_s: u32,
+        /// The Topic Alias to use; 0: none (MQTT 5.0).
+        alias: u16,
+        /// Which properties it has that receivers must get as they are, see [`crate::model::Dress`] (MQTT 5.0).
+        dress: u8,
         /// So many messages, one behind the other.
         count: usize,
+    },
+    /// A client makes a mistake: it uses the Packet Identifier of a message that is in flight for another message, with
+    /// QoS 2, or for a SUBSCRIBE. Without a message in flight it does nothing.
+    Reuse {
+        /// Which client.
+        client: usize,
+        /// The topic of the message; the filter of the SUBSCRIBE.
+        topic: &'static str,
+        /// It is a SUBSCRIBE.
+        subscribe: bool,
     },
     /// A client sends what is no MQTT.
     Garbage {
@@ -289,6 +312,7 @@ impl Op {
             | Self::Subscribe { client, .. }
             | Self::Unsubscribe { client, .. }
             | Self::Publish { client, .. }
+            | Self::Reuse { client, .. }
             | Self::Garbage { client, .. } => Some(client),
             _ => None,
         }
@@ -299,134 +323,3 @@ impl Op {
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b", "b/c", "c"];
 const FILTERS: [&str; 9] = ["a", "a/+", "a/#", "#", "+/b", "b", "b/#", "+", "a/b"];
 const SHARED: [&str; 3] = ["$share/g/a/#", "$share/g/b", "$share/h/#"];
-const VERSIONS: [Version; 6] =
-    [Version::V5, Version::V5, Version::V5, Version::V311, Version::V311, Version::V31];
-
-impl Script {
-    /// The script of a seed. Without a profile the seed chooses that too.
-    #[must_use]
-    pub fn draw(seed: u64, profile: Option<Profile>) -> Self {
-        let mut random = Random::new(seed);
-        let drawn = random.pick(&Profile::ALL);
-        let profile = profile.unwrap_or(drawn);
-        let clients: Vec<Plan> = (0..random.between(2, 5)).map(|_| draw_plan(&mut random, profile)).collect();
-        let mut steps = Vec::new();
-        let mut at_ms = 0;
-        for client in 0..clients.len() {
-            steps.push(Step { at_ms, op: draw_connect(&mut random, profile, client) });
-            at_ms += random.below(20);
-            if random.percent(80) {
-                at_ms += random.below(200);
-                steps.push(Step { at_ms, op: draw_subscribe(&mut random, client) });
-            }
-        }
-        for _ in 0..random.between(10, 60) {
-            at_ms += if random.percent(70) { random.below(100) } else { random.below(4_000) };
-            let client = random.below(clients.len() as u64) as usize;
-            steps.push(Step { at_ms, op: draw_op(&mut random, profile, client) });
-        }
-        Self { seed, profile, clients, steps }
-    }
-}
-
-fn draw_plan(random: &mut Random, profile: Profile) -> Plan {
-    let calm = profile == Profile::Calm;
-    Plan {
-        version: random.pick(&VERSIONS),
-        keep_alive_s: random.pick(&[0, 0, 2, 5, 30]),
-        receive_maximum: random.pick(&[65_535, 65_535, 20, 3, 1]),
-        topic_alias_maximum: random.pick(&[0, 0, 2, 10]),
-        ack_ms: if random.percent(60) { 0 } else { random.below(300) },
-        latency_ms: if random.percent(50) { 0 } else { random.below(80) },
-        socket_bytes: if calm || random.percent(50) { 1 << 20 } else { random.between(1, 3_000) as usize },
-    }
-}
-
-fn draw_connect(random: &mut Random, profile: Profile, client: usize) -> Op {
-    let will = (!profile.asks() && random.percent(40)).then(|| WillPlan {
-        topic: random.pick(&TOPICS),
-        qos: draw_qos(random),
-        retain: random.percent(25),
-        delay_s: random.pick(&[0, 0, 1, 5, 30]),
-    });
-    let expiry_s = if profile.asks() {
-        random.pick(&[0, u32::MAX])
-    } else {
-        random.pick(&[0, 3, 10, 3_600, 3_600, 3_600, u32::MAX])
-    };
-    Op::Connect { client, clean: random.percent(25), expiry_s, will }
-}
-
-fn draw_qos(random: &mut Random) -> QoS {
-    random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce])
-}
-
-fn draw_filter(random: &mut Random) -> &'static str {
-    if random.percent(15) { random.pick(&SHARED) } else { random.pick(&FILTERS) }
-}
-
-fn draw_subscribe(random: &mut Random, client: usize) -> Op {
-    let count = random.pick(&[1, 1, 1, 2, 3]);
-    let filters = (0..count)
-        .map(|_| {
-            let filter = draw_filter(random);
-            Wish {
-                filter,
-                qos: draw_qos(random),
-                // A Protocol Error on a shared subscription [MQTT-3.8.3-4].
-                no_local: random.percent(10) && !filter.starts_with('$'),
-                retain_as_published: random.percent(20),
-                retain_handling: random.pick(&[0, 0, 0, 1, 2]),
-            }
-        })
-        .collect();
-    Op::Subscribe {
-        client,
-        filters,
-        identifier: if random.percent(25) { random.between(1, 3) as u32 } else { 0 },
-    }
-}
-
-fn draw_publish(random: &mut Random, client: usize) -> Op {
-    let retain = random.percent(20);
-    Op::Publish {
-        client,
-        topic: random.pick(&TOPICS),
-        qos: draw_qos(random),
-        retain,
-        padding: if retain && random.percent(25) {
-            None
-        } else {
-            Some(if random.percent(80) { random.below(20) } else { random.below(2_000) } as usize)
-        },
-        expiry_s: if random.percent(10) { random.between(1, 5) as u32 } else { 0 },
-        count: if random.percent(80) { 1 } else { random.between(2, 12) as usize },
-    }
-}
-
-fn draw_op(random: &mut Random, profile: Profile, client: usize) -> Op {
-    let dice = random.below(100);
-    match dice {
-        0..45 => draw_publish(random, client),
-        45..57 => draw_subscribe(random, client),
-        57..61 => Op::Unsubscribe { client, filter: draw_filter(random) },
-        61..70 => draw_connect(random, profile, client),
-        70..74 => Op::Disconnect { client, with_will: random.percent(30) },
-        74..77 => Op::ProgramPublish {
-            topic: random.pick(&TOPICS),
-            qos: draw_qos(random),
-            retain: random.percent(20),
-        },
-        _ if profile == Profile::Calm => draw_publish(random, client),
-        77..83 => Op::Cut { client },
-        83..86 => Op::Vanish { client },
-        86..90 => Op::Stall { client, ms: random.below(3_000) },
-        90..92 => Op::Garbage { client, kind: random.below(256) as u8 },
-        92..94 => Op::Partition { ms: random.below(3_000) },
-        _ if !profile.durable() => draw_connect(random, profile, client),
-        94..96 => Op::SlowDisk { ms: random.below(300) },
-        96..99 => Op::Crash { down_ms: random.below(3_000) },
-        _ if profile == Profile::Disk => Op::FailSync,
-        _ => Op::Crash { down_ms: 0 },
-    }
-}

@@ -1,5 +1,6 @@
 //! Scripts in words: what a person reads of a failing seed.
 
+use crate::model::Dress;
 use crate::script::{Op, Plan, Script, Step, WillPlan, Wish};
 use culex_core::packet::{QoS, Version};
 use std::fmt;
@@ -36,6 +37,12 @@ impl fmt::Display for Plan {
         if self.version == Version::V5 {
             write!(f, ", Receive Maximum {}", self.receive_maximum)?;
             write!(f, ", Topic Alias Maximum {}", self.topic_alias_maximum)?;
+            if self.packet_bytes_max > 0 {
+                write!(f, ", Maximum Packet Size {}", self.packet_bytes_max)?;
+            }
+        }
+        if self.packet_ids < 60_000 {
+            write!(f, ", {} Packet Identifiers in turn", self.packet_ids)?;
         }
         write!(f, ", acknowledges after {} ms, {} ms away", self.ack_ms, self.latency_ms)?;
         write!(f, ", a socket of {} bytes", self.socket_bytes)
@@ -63,7 +70,7 @@ impl fmt::Display for Op {
                 if identifier > 0 { write!(f, "; Subscription Identifier {identifier}") } else { Ok(()) }
             }
             Self::Unsubscribe { filter, .. } => write!(f, "unsubscribes from {filter}"),
-            Self::Publish { topic, qos, retain, padding, expiry_s, count, .. } => {
+            Self::Publish { topic, qos, retain, padding, expiry_s, alias, dress, count, .. } => {
                 let times = if count == 1 { String::new() } else { format!(" {count} times") };
                 write!(f, "publishes{times} to {topic}, {}{}", level(qos), retained(retain))?;
                 match padding {
@@ -71,7 +78,19 @@ impl fmt::Display for Op {
                     Some(0) => {}
                     Some(padding) => write!(f, ", {padding} bytes more")?,
                 }
-                if expiry_s > 0 { write!(f, ", expires after {expiry_s} s") } else { Ok(()) }
+                if expiry_s > 0 {
+                    write!(f, ", expires after {expiry_s} s")?;
+                }
+                if alias > 0 {
+                    write!(f, ", with Topic Alias {alias}")?;
+                }
+                if dress > 0 { write!(f, ", with {}", Dress(dress)) } else { Ok(()) }
+            }
+            Self::Reuse { topic, subscribe: false, .. } => {
+                write!(f, "publishes to {topic} with the Packet Identifier of another message")
+            }
+            Self::Reuse { topic, .. } => {
+                write!(f, "subscribes to {topic} with the Packet Identifier of a message")
             }
             Self::Garbage { kind, .. } => write!(f, "sends nonsense of kind {kind}"),
             Self::ProgramPublish { topic, qos, retain } => {
@@ -88,7 +107,10 @@ impl fmt::Display for Op {
 impl fmt::Display for WillPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "will to {}, {}{}", self.topic, level(self.qos), retained(self.retain))?;
-        if self.delay_s > 0 { write!(f, ", delayed by {} s", self.delay_s) } else { Ok(()) }
+        if self.delay_s > 0 {
+            write!(f, ", delayed by {} s", self.delay_s)?;
+        }
+        if self.expiry_s > 0 { write!(f, ", expires after {} s", self.expiry_s) } else { Ok(()) }
     }
 }
 
@@ -152,10 +174,13 @@ mod tests {
             retain: true,
             padding: Some(7),
             expiry_s: 3,
+            alias: 2,
+            dress: Dress::CONTENT_TYPE | Dress::TWO_USER_PROPERTIES,
             count: 4,
         };
         let sentence = Step { at_ms: 12_034, op }.to_string();
-        let expected = "    12.034 s  client2 publishes 4 times to a/b, QoS 2, retained, 7 bytes more, expires after 3 s";
+        let expected = "    12.034 s  client2 publishes 4 times to a/b, QoS 2, retained, 7 bytes more, expires after 3 s, \
+                        with Topic Alias 2, with Content Type, two User Properties";
         assert_eq!(sentence, expected);
     }
 }

@@ -3,7 +3,9 @@
 
 mod broker;
 mod clients;
+mod limits;
 mod settle;
+mod shard;
 
 use crate::client::Client;
 use crate::model::{Broken, Model, Promise, Rules};
@@ -12,7 +14,8 @@ use crate::random::{Digest, Random};
 use crate::script::{Profile, Script};
 use crate::trace::{Entry, Kind, Trace};
 use culex_core::middleware::{Authentication, Authorize, Permission, Wanted};
-use culex_core::{Broker, Config, ConnectionId, LogSeq, Now, Record, Seed, Stack, Ticket};
+use culex_core::{Broker, Config, ConnectionId, Now, Seed, Stack, Ticket};
+use shard::Shard;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
@@ -63,11 +66,13 @@ enum Event {
     Think(usize),
     /// A client may have to say that it is there.
     Ping(usize),
-    /// A timer of the broker is due.
-    Tick,
-    /// The disk begins, or has ended, to write.
-    Sync(u64),
-    Synced(u64),
+    /// A timer of a shard is due.
+    Tick(usize),
+    /// The disk of a shard, in one of its lives, begins, or has ended, to write.
+    Sync(usize, u64),
+    Synced(usize, u64),
+    /// What another shard said may have arrived at a shard.
+    Hear(usize),
     /// A question is answered.
     Answer(u64),
     /// The broker is killed; it is started again.
@@ -77,26 +82,31 @@ enum Event {
     Settle(u8),
 }
 
-/// The disk: what is on it, and what is on its way to it.
-#[derive(Debug, Default)]
-struct Disk {
-    log: Vec<Record>,
-    pending: Vec<(LogSeq, Record)>,
-    writing: Vec<(LogSeq, Record)>,
-    /// A sync is announced or under way.
-    busy: bool,
-    sync_us: u64,
-    fail_next: bool,
-    /// Counts the broker's lives: what belonged to an earlier one is forgotten.
-    life: u64,
-}
+/// Machines that share the work of a broker.
+const SHARDS: usize = 1;
 
 /// A question of the broker, and what it will be told.
 #[derive(Debug)]
 struct Question {
+    shard: usize,
     ticket: Ticket,
     answer: culex_core::Answer,
     asked_at: u64,
+}
+
+/// What chance is drawn for, beside whom it concerns and when.
+mod key {
+    pub(super) const SETTINGS: u64 = 1;
+    /// And the shard.
+    pub(super) const SEED: u64 = 0x40;
+    pub(super) const TICK: u64 = 3;
+    pub(super) const CRASH: u64 = 4;
+    pub(super) const QUESTION: u64 = 5;
+    pub(super) const TURN: u64 = 6;
+    /// And the shard.
+    pub(super) const CHANNEL: u64 = 0x80;
+    /// And the client.
+    pub(super) const CONNECTION: u64 = 0x100;
 }
 
 struct World<'a> {
@@ -106,19 +116,23 @@ struct World<'a> {
     now: u64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     scheduled: u64,
-    broker: Option<Broker>,
+    shards: Vec<Shard>,
     links: Vec<Link>,
-    by_id: BTreeMap<ConnectionId, usize>,
+    /// The connections of each shard.
+    by_id: BTreeMap<(usize, ConnectionId), usize>,
     clients: Vec<Client>,
-    disk: Disk,
+    /// How long a sync takes, and whether the next one fails.
+    sync_us: u64,
+    sync_fails: bool,
     tickets: BTreeMap<u64, Question>,
     asked: u64,
+    /// How many questions were asked at one moment.
+    asked_at_once: (u64, u64),
     model: Model,
     trace: Option<&'a mut Trace>,
     digest: Digest,
     inputs: u64,
     frozen_until: u64,
-    tick_at: u64,
     /// The story is over: nothing goes wrong any more.
     settling: bool,
     broken: Option<(u64, Broken)>,
@@ -131,7 +145,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(script: &'a Script, mut trace: Option<&'a mut Trace>) -> Self {
         let random = Random::new(script.seed ^ 0x5EED);
-        let config = Arc::new(script.profile.config(&mut random.fork(1)));
+        let config = Arc::new(script.profile.config(&mut random.fork(key::SETTINGS)));
         let clients: Vec<Client> = script
             .clients
             .iter()
@@ -156,19 +170,20 @@ impl<'a> World<'a> {
             now: 0,
             events: BinaryHeap::new(),
             scheduled: 0,
-            broker: None,
+            shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             links: Vec::new(),
             by_id: BTreeMap::new(),
             clients,
-            disk: Disk { sync_us: 1_000, ..Disk::default() },
+            sync_us: 1_000,
+            sync_fails: false,
             tickets: BTreeMap::new(),
             asked: 0,
+            asked_at_once: (0, 0),
             model: Model::new(rules),
             trace,
             digest: Digest::default(),
             inputs: 0,
             frozen_until: 0,
-            tick_at: u64::MAX,
             settling: false,
             broken: None,
             found: Vec::new(),
@@ -198,16 +213,24 @@ impl<'a> World<'a> {
     }
 
     fn start(&mut self) {
-        let stack = Self::stack(self.script.profile);
-        let seed = Seed(self.script.seed ^ self.disk.life);
-        let mut broker = Broker::new(Arc::clone(&self.config), stack, seed, self.clock());
-        self.tick_at = u64::MAX;
-        if self.disk.life > 0
-            && let Err(error) = broker.restore(self.disk.log.iter().cloned())
-        {
-            self.breaks(Broken { promise: Promise::Restored, what: error.to_string() });
+        for shard in 0..self.shards.len() {
+            self.start_shard(shard);
         }
-        self.broker = Some(broker);
+    }
+
+    fn start_shard(&mut self, shard: usize) {
+        let stack = Self::stack(self.script.profile);
+        let seed = Seed(self.random.fork(key::SEED + shard as u64).fork(self.now).bits());
+        let mut broker = Broker::new(Arc::clone(&self.config), stack, seed, self.clock());
+        self.shards[shard].tick_at = u64::MAX;
+        let disk = &self.shards[shard].disk;
+        if disk.life > 0 {
+            self.model.tested(Promise::Restored);
+            if let Err(error) = broker.restore(disk.log.iter().cloned()) {
+                self.breaks(Broken { promise: Promise::Restored, what: error.to_string() });
+            }
+        }
+        self.shards[shard].broker = Some(broker);
     }
 
     fn run(&mut self) {
@@ -224,7 +247,7 @@ impl<'a> World<'a> {
             self.drain();
             self.happened += 1;
             if self.snapshot_every > 0 && self.happened.is_multiple_of(self.snapshot_every) {
-                self.replace_by_snapshot();
+                self.replace_by_snapshots();
             }
             self.model.turn_ended();
             if self.broken.is_some() {
@@ -233,14 +256,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The broker ends here, and another one goes on in its place.
-    fn replace_by_snapshot(&mut self) {
-        let Some(broker) = &self.broker else { return };
-        let mut snapshot = Vec::new();
-        broker.snapshot(&mut snapshot);
-        match Broker::from_snapshot(None, Self::stack(self.script.profile), &snapshot) {
-            Ok(broker) => self.broker = Some(broker),
-            Err(error) => self.breaks(Broken { promise: Promise::Restored, what: format!("{error:?}") }),
+    /// Every machine ends here, and another one goes on in its place.
+    fn replace_by_snapshots(&mut self) {
+        for shard in 0..self.shards.len() {
+            let Some(broker) = &self.shards[shard].broker else { continue };
+            let mut snapshot = Vec::new();
+            broker.snapshot(&mut snapshot);
+            match Broker::from_snapshot(None, Self::stack(self.script.profile), &snapshot) {
+                Ok(broker) => self.shards[shard].broker = Some(broker),
+                Err(error) => self.breaks(Broken { promise: Promise::Restored, what: format!("{error:?}") }),
+            }
         }
     }
 
@@ -251,14 +276,18 @@ impl<'a> World<'a> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Step(index) => self.perform(&self.script.steps[index].op),
+            Event::Step(index) => {
+                self.within_limits();
+                self.perform(&self.script.steps[index].op);
+            }
             Event::Up(link) => self.goes_up(link),
             Event::Down(link) => self.goes_down(link),
             Event::Think(client) => self.think(client),
             Event::Ping(client) => self.ping(client),
-            Event::Tick => self.tick(),
-            Event::Sync(life) => self.sync(life),
-            Event::Synced(life) => self.synced(life),
+            Event::Tick(shard) => self.tick(shard),
+            Event::Sync(shard, life) => self.sync(shard, life),
+            Event::Synced(shard, life) => self.synced(shard, life),
+            Event::Hear(shard) => self.hears(shard),
             Event::Answer(number) => self.answer(number),
             Event::Kill(down_us) => self.kill(down_us),
             Event::Start => self.restart(),

@@ -27,6 +27,8 @@ fn plan(version: Version) -> Plan {
         ack_ms: 0,
         latency_ms: 0,
         socket_bytes: 1 << 20,
+        packet_bytes_max: 0,
+        packet_ids: 60_000,
     }
 }
 
@@ -41,7 +43,17 @@ fn subscribes(client: usize, filter: &'static str, qos: QoS) -> Op {
 }
 
 fn publishes(client: usize, topic: &'static str, qos: QoS, count: usize) -> Op {
-    Op::Publish { client, topic, qos, retain: false, padding: Some(3), expiry_s: 0, count }
+    Op::Publish {
+        client,
+        topic,
+        qos,
+        retain: false,
+        padding: Some(3),
+        expiry_s: 0,
+        alias: 0,
+        dress: 0,
+        count,
+    }
 }
 
 /// What happened in a simulation in which no promise was broken.
@@ -288,7 +300,7 @@ fn expired_messages_in_a_queue_cost_no_other_its_place() {
 #[test]
 fn a_takeover_publishes_the_will_unless_its_delay_spares_it() {
     for (delay_s, clean, wills) in [(0, false, 1), (5, false, 0), (5, true, 1)] {
-        let will = WillPlan { topic: "b", qos: Q1, retain: false, delay_s };
+        let will = WillPlan { topic: "b", qos: Q1, retain: false, delay_s, expiry_s: 0 };
         let mortal = Op::Connect { client: 0, clean: false, expiry_s: 3_600, will: Some(will) };
         let steps = vec![
             (0, comes(1)),
@@ -351,6 +363,8 @@ fn a_client_with_a_full_outbox_does_not_wait_for_itself() {
             retain: false,
             padding: Some(1_900),
             expiry_s: 0,
+            alias: 0,
+            dress: 0,
             count: 5 + n as usize % 2,
         };
         steps.extend((0..20).map(|n| (1_000 + n, large(n))));

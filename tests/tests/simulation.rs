@@ -21,7 +21,7 @@ fn every_promise_is_put_to_the_test_and_kept() {
         assert_eq!(summary.seeds, 100);
         seen.extend(summary.promises.into_keys());
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), PROMISES);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), Promise::ALL);
 }
 
 #[test]
@@ -73,6 +73,37 @@ fn does_nothing(script: &Script, at: usize) -> bool {
     });
     let gone = before.is_some_and(|step| matches!(step.op, Op::Cut { .. } | Op::Vanish { .. }));
     gone && matches!(script.steps[at].op, Op::Subscribe { .. } | Op::Unsubscribe { .. } | Op::Garbage { .. })
+}
+
+/// What the other clients do, and how often the broker crashes before, changes nothing of how a client's bytes are cut and
+/// delayed.
+#[test]
+fn what_is_left_to_chance_for_a_client_does_not_depend_on_others() {
+    let mut seen = 0;
+    for seed in 0..40 {
+        let mut script = Script::draw(seed, Some(Profile::Network));
+        // Nobody subscribes, so that nobody has to do with anybody else, and no partition concerns all.
+        script.steps.retain(|step| {
+            let alone = !matches!(step.op, Op::Subscribe { .. } | Op::Reuse { .. } | Op::Partition { .. });
+            alone && step.op.client().is_some()
+        });
+        let last = script.clients.len() - 1;
+        let mut other = script.clone();
+        let end = script.steps.last().cloned();
+        other.steps.retain(|step| step.op.client() == Some(last) || Some(step) == end.as_ref());
+        let told = |script: &Script| {
+            let mut trace = Trace::default();
+            let _ = simulate(script, Some(&mut trace));
+            let packet = |entry: &&Entry| entry.client == Some(last) && is_packet(entry);
+            // Numbers name the messages of all.
+            let kind = |entry: &Entry| (entry.at, entry.text.split(' ').next().map(ToOwned::to_owned));
+            trace.entries.iter().filter(packet).map(kind).collect::<Vec<_>>()
+        };
+        let packets = told(&script);
+        seen += packets.len();
+        assert_eq!(packets, told(&other), "seed {seed}");
+    }
+    assert!(seen > 500, "only {seen} packets");
 }
 
 #[test]
@@ -261,29 +292,3 @@ fn a_script_reads_line_by_line() {
     assert_eq!(text.lines().count(), script.clients.len() + 1);
     assert!(text.ends_with("       1.500 s  the broker crashes, and is back after 30 ms\n"), "{text}");
 }
-
-/// All of them: whoever adds one says here that it is tested.
-const PROMISES: [Promise; 22] = [
-    Promise::AcknowledgedIsDelivered,
-    Promise::CalmIsComplete,
-    Promise::ExactlyOnce,
-    Promise::NoUnmarkedRepetition,
-    Promise::Order,
-    Promise::OnlyWhatWasSubscribed,
-    Promise::OnePerGroup,
-    Promise::AcknowledgementsInOrder,
-    Promise::Window,
-    Promise::ReleaseOnce,
-    Promise::SessionPresent,
-    Promise::Will,
-    Promise::RetainedIsLastWrite,
-    Promise::Expiry,
-    Promise::Close,
-    Promise::NotStuck,
-    Promise::TicketsResolved,
-    Promise::Bounded,
-    Promise::Refusal,
-    Promise::Restored,
-    Promise::WellFormed,
-    Promise::NothingLeft,
-];

@@ -49,14 +49,14 @@ struct Output(Vec<u8>);
 impl Other {
     pub(super) fn new(recording: &Recording<'_>, path: &Path) -> Result<Self, Problem> {
         let (mut settings, mut mistakes) = (Settings::default(), Vec::new());
-        settings.apply_all(&file::read(path).map_err(Problem::mistakes)?, &mut mistakes);
+        settings.apply_file(&file::read(path).map_err(Problem::mistakes)?, &mut mistakes);
         if mistakes.is_empty() {
             mistakes = settings.check();
         }
         if !mistakes.is_empty() {
             return Err(Problem::mistakes(mistakes));
         }
-        let config = Arc::new(settings.config);
+        let config = Arc::new(settings.whole_config());
         let broker = Broker::from_snapshot(Some(config), Stack::standard(), recording.snapshot())
             .map_err(|error| Problem::failure(error.to_string()))?;
         Ok(Self {

@@ -166,6 +166,7 @@ impl Story<'_> {
             Fate::Offline => "dropped: it is not connected, and QoS 0 is not queued".into(),
             Fate::Ending => "dropped: it is not connected, and its session ends with its connection".into(),
             Fate::TooLarge => "dropped: larger than the client accepts (its Maximum Packet Size)".into(),
+            Fate::OutsideMount => "dropped: outside the mount point of its listener (mount_point)".into(),
             Fate::QueueFull => "dropped: its queue is full (queue_messages_max or queue_bytes_max)".into(),
             Fate::Displaced => "dropped from its full queue for a newer one (queue_overflow)".into(),
             Fate::Expired => "dropped: it expired in its queue".into(),

@@ -2,6 +2,7 @@
 
 use super::websocket::WebSocket as ClientEnd;
 use super::{Broker, Leave, Read, Target};
+use culex_core::config::ListenerConfig;
 use culex_core::middleware::{Authenticate, Authentication, Decision};
 use culex_core::packet::ReasonCode;
 use culex_core::{
@@ -22,6 +23,8 @@ use std::time::Duration;
 pub struct InProcess {
     /// All connections are by WebSocket, not only those of scenarios about it.
     pub websocket: bool,
+    /// All clients are below the mount point `m/`.
+    pub mounted: bool,
 }
 
 impl Target for InProcess {
@@ -34,6 +37,9 @@ impl Target for InProcess {
                 "method" => door.method = Some(value.clone()),
                 _ => config.set(key, value).map_err(|error| format!("{key} = {value}: {error}"))?,
             }
+        }
+        if self.mounted {
+            config.listeners = vec![ListenerConfig { mount_point: "m/".into(), ..ListenerConfig::default() }];
         }
         config.check().map_err(|error| error.to_string())?;
         let stack = match door.users.is_empty() && door.method.is_none() {
@@ -49,7 +55,9 @@ impl Target for InProcess {
     }
 
     fn name(&self) -> String {
-        if self.websocket { "in process, by WebSocket".into() } else { "in process".into() }
+        let websocket = if self.websocket { ", by WebSocket" } else { "" };
+        let mounted = if self.mounted { ", below a mount point" } else { "" };
+        format!("in process{websocket}{mounted}")
     }
 
     fn parallel(&self) -> usize {

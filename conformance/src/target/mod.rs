@@ -1,11 +1,13 @@
 //! What a scenario is told to: a broker in this process, or one at an address.
 
+mod address;
 mod machine;
-mod tcp;
+mod stream;
 mod websocket;
 
+pub use address::{Address, UrlError};
 pub use machine::InProcess;
-pub use tcp::{Tcp, UrlError};
+pub use stream::Trust;
 pub(crate) use websocket::{frame, kind};
 
 use std::time::Duration;

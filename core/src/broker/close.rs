@@ -51,7 +51,7 @@ impl Broker {
         if let Some(timer) = self.state.linger.remove(id) {
             self.state.timers.cancel(timer);
         }
-        if let Some(mut connection) = self.state.connections.remove(id) {
+        if let Some(mut connection) = self.state.remove_connection(id) {
             connection.outbox.clear(&mut self.state.pool);
             self.state.departed -= 1;
         }

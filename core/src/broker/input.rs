@@ -118,6 +118,13 @@ pub struct Peer {
     pub identity: Option<Box<str>>,
 }
 
+impl Peer {
+    /// Nobody is called nothing.
+    pub(crate) fn forget_empty(&mut self) {
+        self.identity = self.identity.take().filter(|identity| !identity.is_empty());
+    }
+}
+
 /// Why a connection is gone, as far as the adapter knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disconnect {

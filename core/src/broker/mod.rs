@@ -6,6 +6,7 @@ mod cx;
 mod input;
 mod inspect;
 mod journal;
+mod mount;
 mod park;
 mod publish_image;
 mod query;
@@ -28,6 +29,7 @@ pub use cx::Cx;
 pub use input::{Disconnect, Input, Peer, Refused};
 pub use inspect::{Attached, Flight, Inspection, Stage, Subscribed};
 pub(crate) use journal::ToSession;
+pub(crate) use mount::seen_below;
 pub(crate) use park::Parked;
 pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
 pub use query::{Access, Answer, Credentials, Notice, Origin, Query, ShardMessage};
@@ -40,7 +42,7 @@ pub use trace::{Fate, Traced};
 pub use transmit::Transmit;
 
 use crate::config::Config;
-use crate::connection::{Connection, Phase};
+use crate::connection::Phase;
 use crate::error::Misuse;
 use crate::hash::Seed;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId};
@@ -121,7 +123,8 @@ impl Broker {
     /// If it is not wanted: close it without a word.
     pub fn accept(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
         self.begin(now, None);
-        let full = self.state.connections.len() >= self.state.config.connections_max as usize;
+        let full = self.state.connections.len() >= self.state.config.connections_max as usize
+            || self.state.is_listener_full(peer.listener);
         let refused = if self.state.shutting_down {
             Some(Refused::ShuttingDown)
         } else if full {
@@ -133,7 +136,7 @@ impl Broker {
             self.state.stats.connections_refused += 1;
             return Err(refused);
         }
-        let id = self.state.connections.insert(Connection::new(peer.clone()));
+        let id = self.state.add_connection(peer.clone());
         self.state.from = Some(id);
         let hook = Hooks::ACCEPT_INDEX;
         let mut n = 0;
@@ -146,7 +149,7 @@ impl Broker {
             );
             if !matches!(flow, Flow::Next | Flow::Done) {
                 self.closed_hooks(id);
-                self.state.connections.remove(id);
+                self.state.remove_connection(id);
                 self.state.stats.connections_refused += 1;
                 self.run(None);
                 return Err(Refused::Peer);
@@ -166,6 +169,7 @@ impl Broker {
             && connection.phase == Phase::Opened
         {
             connection.peer = Peer { listener: connection.peer.listener, ..peer };
+            connection.peer.forget_empty();
         }
     }
 

@@ -28,8 +28,8 @@ impl Broker {
             connection.inbox.extend_from_slice(bytes);
             return;
         }
-        let inbox = core::mem::take(&mut connection.inbox);
-        self.digest(id, inbox, bytes);
+        let (inbox, limit) = (core::mem::take(&mut connection.inbox), connection.packet_limit);
+        self.digest(id, inbox, bytes, limit);
     }
 
     /// The layer below MQTT (WebSocket, for instance) found that the peer broke a rule: the connection ends as it does
@@ -39,11 +39,12 @@ impl Broker {
         self.violate(id, violation);
     }
 
-    /// Works off what was left of earlier input, then `bytes`; keeps what is incomplete or has to wait.
-    fn digest(&mut self, id: ConnectionId, mut inbox: Vec<u8>, mut bytes: &[u8]) {
+    /// Works off what was left of earlier input, then `bytes`; keeps what is incomplete or has to wait. No packet may have
+    /// more than `limit` bytes.
+    fn digest(&mut self, id: ConnectionId, mut inbox: Vec<u8>, mut bytes: &[u8], limit: u32) {
         while !inbox.is_empty() && !self.over(id) {
             // Fill up just the first packet, so that all others can be read where they are.
-            let missing = match packet::frame(&inbox, self.state.config.packet_size_max) {
+            let missing = match packet::frame(&inbox, limit) {
                 Ok(Framed::Partial { needed }) => needed.saturating_sub(inbox.len()),
                 Ok(Framed::Whole { .. }) | Err(_) => 0,
             };
@@ -58,7 +59,7 @@ impl Broker {
                 bytes = rest;
                 continue;
             }
-            let (used, _) = self.packets(id, &inbox);
+            let (used, _) = self.packets(id, &inbox, limit);
             inbox.drain(..used);
             if used == 0 {
                 inbox.extend_from_slice(bytes);
@@ -67,7 +68,7 @@ impl Broker {
             }
         }
         if inbox.is_empty() && !bytes.is_empty() {
-            let (used, needed) = self.packets(id, bytes);
+            let (used, needed) = self.packets(id, bytes, limit);
             let rest = &bytes[used..];
             if !rest.is_empty() {
                 inbox.reserve_exact(rest.len().max(needed.min(GROW_BYTES)));
@@ -96,13 +97,13 @@ impl Broker {
 
     /// Processes whole packets at the start of `bytes`; returns how many bytes that were, and how many the packet
     /// behind them has.
-    fn packets(&mut self, id: ConnectionId, bytes: &[u8]) -> (usize, usize) {
+    fn packets(&mut self, id: ConnectionId, bytes: &[u8], limit: u32) -> (usize, usize) {
         let mut used = 0;
         while used < bytes.len() {
             if self.state.read_credit(id) == 0 || self.over(id) {
                 return (used, 0);
             }
-            match packet::frame(&bytes[used..], self.state.config.packet_size_max) {
+            match packet::frame(&bytes[used..], limit) {
                 Ok(Framed::Whole { frame, length }) => {
                     self.packet(id, frame);
                     used += length;
@@ -130,9 +131,9 @@ impl Broker {
         }
         connection.stalled = false;
         self.state.stalled.remove(&id);
-        let inbox = core::mem::take(&mut connection.inbox);
+        let (inbox, limit) = (core::mem::take(&mut connection.inbox), connection.packet_limit);
         self.state.from = Some(id);
-        self.digest(id, inbox, &[]);
+        self.digest(id, inbox, &[], limit);
         let reads =
             |connection: &crate::connection::Connection| !connection.stalled && connection.departed.is_none();
         if self.state.connections.get(id).is_some_and(reads) {
@@ -160,6 +161,7 @@ impl Broker {
         }
         let Some(connection) = self.state.connections.get(id) else { return };
         let waits = connection.parked.as_ref().and_then(|parked| parked.iter().map(Parked::barrier).min());
+        let mounted = connection.mounted;
         let decoded = Packet::decode(&frame, connection.version);
         match decoded {
             Ok(mut packet) => {
@@ -169,8 +171,10 @@ impl Broker {
                 let limit = waits.filter(|_| holdable(kind) && !leaves).unwrap_or(u8::MAX);
                 match &mut packet {
                     Packet::Publish(publish) if !publish.properties.is_empty() => {
-                        self.publish_with_properties(id, publish, limit);
+                        self.publish_with_properties(id, publish, limit, mounted);
                     }
+                    Packet::Connect(connect) => self.connect_by_listener(id, connect, limit),
+                    _ if mounted => self.walk_below(id, &packet, limit),
                     _ => self.walk(id, &mut packet, 0, limit, false),
                 }
             }
@@ -181,10 +185,16 @@ impl Broker {
 
     /// Resolves the Topic Alias of a PUBLISH: on arrival, for later packets may give the alias another meaning while
     /// this one waits. The table is lent to the packet, so nothing is copied.
-    fn publish_with_properties(&mut self, id: ConnectionId, publish: &mut packet::Publish<'_>, limit: u8) {
+    fn publish_with_properties(
+        &mut self,
+        id: ConnectionId,
+        publish: &mut Publish<'_>,
+        limit: u8,
+        mounted: bool,
+    ) {
         let mut publish = publish.clone();
         let Some(alias) = publish.properties.topic_alias() else {
-            return self.walk(id, &mut Packet::Publish(publish), 0, limit, false);
+            return self.walk_resolved(id, publish, limit, mounted);
         };
         let most = self.state.config.topic_alias_maximum;
         let Some(connection) = self.state.connections.get_mut(id) else { return };
@@ -192,12 +202,21 @@ impl Broker {
         match aliases.resolve(alias, &publish.topic, most) {
             Ok(topic) => {
                 publish.topic = Cow::Borrowed(topic);
-                self.walk(id, &mut Packet::Publish(publish), 0, limit, false);
+                self.walk_resolved(id, publish, limit, mounted);
             }
             Err(violation) => self.violate(id, violation),
         }
         if let Some(connection) = self.state.connections.get_mut(id) {
             connection.aliases = aliases;
+        }
+    }
+
+    fn walk_resolved(&mut self, id: ConnectionId, publish: Publish<'_>, limit: u8, mounted: bool) {
+        let mut packet = Packet::Publish(publish);
+        if mounted {
+            self.walk_below(id, &packet, limit);
+        } else {
+            self.walk(id, &mut packet, 0, limit, false);
         }
     }
 
@@ -209,11 +228,18 @@ impl Broker {
             None if unsupported => Some(Version::V311),
             version => version,
         };
-        if let (Some(version), Some(connection)) = (version, self.state.connections.get_mut(id)) {
+        if let Some(version) = version {
+            self.make_answerable(id, version);
+        }
+        self.violate(id, violation);
+    }
+
+    /// From here on the CONNECT of a connection can be refused in its own version.
+    pub(super) fn make_answerable(&mut self, id: ConnectionId, version: Version) {
+        if let Some(connection) = self.state.connections.get_mut(id) {
             connection.version = version;
             connection.phase = Phase::Connecting;
         }
-        self.violate(id, violation);
     }
 
     /// Takes a packet down the chain, starting at part `start`. Parts from `limit` on have to wait for packets that

@@ -60,7 +60,8 @@ pub enum Record {
         /// The topic of the last one that was sent.
         after: Option<Box<str>>,
     },
-    /// All retained messages for a subscription were sent, or are no longer wanted.
+    /// All retained messages for a subscription were sent, or are no longer wanted. Of several pages of its filter, the
+    /// first one ends.
     PageEnded {
         /// Its Client Identifier.
         client_id: Box<str>,

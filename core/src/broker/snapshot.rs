@@ -2,7 +2,7 @@
 
 use super::state::{MACHINE, State};
 use super::{Action, Broker, Cx};
-use crate::config::Config;
+use crate::config::{Config, ListenerConfig, Setting};
 use crate::hash::Seed;
 use crate::middleware::Stack;
 use crate::saved::{Malformed, Reader, Saved, Writer, digest};
@@ -136,17 +136,28 @@ impl Broker {
 }
 
 fn save_config(config: &Config, to: &mut Writer<'_>) {
-    let all: Vec<(String, String)> = Config::settings()
-        .iter()
-        .filter_map(|setting| Some((setting.key.into(), config.get(setting.key)?)))
-        .collect();
-    all.save(to);
+    let own = |get: &dyn Fn(&str) -> Option<String>, settings: &[Setting]| -> Vec<(String, String)> {
+        settings.iter().filter_map(|setting| Some((setting.key.into(), get(setting.key)?))).collect()
+    };
+    own(&|key| config.get(key), Config::settings()).save(to);
+    let listeners = config.listeners.iter();
+    let listeners: Vec<_> =
+        listeners.map(|listener| own(&|key| listener.get(key), ListenerConfig::settings())).collect();
+    listeners.save(to);
 }
 
 fn load_config(from: &mut Reader<'_>) -> Result<Config, Malformed> {
     let mut config = Config::default();
     for (key, value) in Vec::<(String, String)>::load(from)? {
         from.ensure(config.set(&key, &value).is_ok())?;
+    }
+    for settings in Vec::<Vec<(String, String)>>::load(from)? {
+        let mut listener = ListenerConfig::default();
+        for (key, value) in settings {
+            from.ensure(listener.set(&key, &value).is_ok())?;
+        }
+        from.ensure(listener.check().is_ok())?;
+        config.listeners.push(listener);
     }
     Ok(config)
 }
@@ -174,7 +185,7 @@ fields! {
     timers, connections, sessions, stats, random, linger, from, arrived, asked, verdicts, matched, held, tickets,
     assigned, committed, store_failed, failed_from, gates, gate_order, out, notices, notices_dropped, dirty, stalled,
     shutting_down, endings, relay_record;
-    config, seed, now, full, departed, work, deferred, running, kept, opening, pool, receivers, restoring, durable,
+    config, seed, now, full, per_listener, departed, work, deferred, running, kept, opening, pool, receivers, restoring, durable,
     unknown, trace
 }
 
@@ -182,6 +193,7 @@ impl State {
     fn load(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
         from.part = MACHINE;
         self.load_fields(from)?;
+        self.set_up_connections();
         self.departed = self.connections.iter().filter(|(_, one)| one.departed.is_some()).count();
         // Ids that name nobody would find nothing, but a part may make room for what it keeps beside them.
         let session = |id| self.sessions.get(id).is_some();
@@ -198,6 +210,18 @@ impl State {
         let gates = self.gates.values().all(|(_, action)| gate(action));
         let counters = self.assigned.0.max(self.gate_order).max(self.notices_dropped) < u64::MAX / 2;
         from.ensure(connections && sessions && questions && gates && counters)
+    }
+
+    /// What follows from the settings, which may be other ones.
+    fn set_up_connections(&mut self) {
+        let ids: Vec<_> = self.connections.ids().collect();
+        for id in ids {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            connection.set_up(&self.config);
+            if let Some(count) = self.per_listener.get_mut(usize::from(connection.peer.listener)) {
+                *count += 1;
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! All state of a machine that does not belong to one middleware.
 
 use crate::broker::timers::{Owner, TimerId, Timers};
-use crate::broker::{Action, Notice, Parked, Receiver, Stats, Traced};
+use crate::broker::{Action, Notice, Parked, Peer, Receiver, Stats, Traced};
 use crate::config::Config;
 use crate::connection::{Connection, Phase};
 use crate::hash::{Random, Seed};
@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) seed: Seed,
     pub(crate) now: Now,
     pub(crate) connections: Slots<ConnectionId, Connection>,
+    /// How many connections each listener has that settings are made for.
+    pub(crate) per_listener: Vec<u32>,
     pub(crate) sessions: Slots<SessionId, Session>,
     pub(crate) stats: Stats,
     pub(crate) random: Random,
@@ -104,11 +106,13 @@ pub(crate) const READ_BYTES: usize = 256 * 1024;
 impl State {
     pub(crate) fn new(config: Arc<Config>, seed: Seed, now: Now) -> Self {
         let full = config.outbox_bytes_max as usize + REPLIES_BYTES;
+        let per_listener = config.listeners.iter().map(|_| 0).collect();
         Self {
             config,
             seed,
             now,
             connections: Slots::default(),
+            per_listener,
             sessions: Slots::default(),
             stats: Stats::default(),
             random: Random::new(seed),
@@ -149,6 +153,32 @@ impl State {
             departed: 0,
             trace: None,
         }
+    }
+
+    /// Whether a listener has as many connections as it may.
+    pub(crate) fn is_listener_full(&self, listener: u16) -> bool {
+        let most = self.config.listener(listener).connections_max;
+        most > 0 && self.per_listener.get(usize::from(listener)).is_some_and(|count| *count >= most)
+    }
+
+    /// Takes up a connection.
+    pub(crate) fn add_connection(&mut self, peer: Peer) -> ConnectionId {
+        if let Some(count) = self.per_listener.get_mut(usize::from(peer.listener)) {
+            *count += 1;
+        }
+        let mut connection = Connection::new(peer);
+        connection.peer.forget_empty();
+        connection.set_up(&self.config);
+        self.connections.insert(connection)
+    }
+
+    /// Forgets a connection.
+    pub(crate) fn remove_connection(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections.remove(id)?;
+        if let Some(count) = self.per_listener.get_mut(usize::from(connection.peer.listener)) {
+            *count -= 1;
+        }
+        Some(connection)
     }
 
     /// Appends to the outbox of a connection that is not over, and remembers to offer it.

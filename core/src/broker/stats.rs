@@ -74,6 +74,8 @@ stats! {
     dropped_offline,
     /// Messages not sent because they are larger than the client accepts.
     dropped_too_large,
+    /// Messages not sent because they are outside the mount point of the receiver's listener.
+    dropped_outside_mount,
     /// Messages that expired before they could be sent.
     dropped_expired,
     /// Messages dropped because a queue was full.

@@ -88,6 +88,8 @@ pub enum Fate {
     Ending,
     /// Dropped: larger than the client accepts.
     TooLarge,
+    /// Dropped: its topic is outside the mount point of the client's listener.
+    OutsideMount,
     /// Dropped: its queue is as long as `queue_messages_max` or `queue_bytes_max` allow.
     QueueFull,
     /// Dropped from the head of its full queue, for a newer one.

@@ -10,6 +10,7 @@ pub(crate) use outbox::Pool;
 pub use phase::{Phase, Verdict, verdict};
 
 use crate::broker::{Disconnect, Parked, Peer, Reply};
+use crate::config::Config;
 use crate::id::{LogSeq, SessionId};
 use crate::packet::{ReasonCode, Version};
 use crate::saved::saved;
@@ -43,6 +44,12 @@ pub struct Connection {
     pub keep_alive_s: u16,
     /// Whether the client was told a Keep Alive other than its own. Set by KeepAlive.
     pub keep_alive_lowered: bool,
+    /// Whether its Client Identifier is that of the transport, and its client is told: it sent none. Set by the machine.
+    pub(crate) named: bool,
+    /// Whether what its client says and hears is below the mount point of its listener. Follows from the settings.
+    pub(crate) mounted: bool,
+    /// Bytes of the largest packet it may send. Follows from the settings.
+    pub(crate) packet_limit: u32,
     /// Whether Reason Strings and User Properties may be sent with any packet (Request Problem Information).
     pub problem_information: bool,
     /// What its last packet tells an MQTT 5.0 client besides the reason code. Set by whoever ends it.
@@ -83,7 +90,8 @@ saved! {
         peer, phase, version, session, user_name, packet_size_max, receive_maximum, topic_alias_maximum,
         keep_alive_s, keep_alive_lowered, problem_information, farewell, authentication_data,
         response_information, wants_room, clean_reason, departed, dirty, blocked, stalled, gated, stored, waiting,
-        inbox, aliases, outbox, parked
+        inbox, aliases, outbox, parked, named;
+        mounted = false, packet_limit = 0
     }
 }
 
@@ -126,6 +134,9 @@ impl Connection {
             topic_alias_maximum: 0,
             keep_alive_s: 0,
             keep_alive_lowered: false,
+            named: false,
+            mounted: false,
+            packet_limit: 0,
             problem_information: true,
             farewell: None,
             authentication_data: None,
@@ -144,6 +155,12 @@ impl Connection {
             outbox: Outbox::default(),
             parked: None,
         }
+    }
+
+    /// Takes up what follows from the settings of its listener.
+    pub(crate) fn set_up(&mut self, config: &Config) {
+        self.mounted = !config.listener(self.peer.listener).mount_point.is_empty();
+        self.packet_limit = config.packet_size_max_of(self.peer.listener);
     }
 
     /// Bytes that wait to be written.

@@ -2,6 +2,7 @@
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{Action, Cx, Owner, Peer, TimerId};
+use crate::config::IdentityUse;
 use crate::connection::{Phase, Verdict, verdict};
 use crate::error::Violation;
 use crate::id::{ConnectionId, Table};
@@ -12,7 +13,8 @@ use crate::saved::saved_part;
 ///
 /// * **listens**: accepted, any packet, CONNECT, DISCONNECT, session opened, closed, timer
 /// * **emits**: close
-/// * **owns**: the connect timeout; the facts of CONNECT on the connection (version, the client's limits)
+/// * **owns**: the connect timeout; the facts of CONNECT on the connection (version, the client's limits); whom a listener
+///   wants (`identity`, `allow_anonymous`)
 #[derive(Debug, Default)]
 pub struct Connection {
     timeouts: Table<ConnectionId, TimerId>,
@@ -69,6 +71,9 @@ impl Middleware for Connection {
             connection.response_information = properties.request_response_information().unwrap_or(false);
             connection.problem_information = properties.request_problem_information().unwrap_or(true);
         }
+        if let Some(reason) = unwelcome(cx, from, packet) {
+            return Flow::Refuse(reason);
+        }
         if cx.config().redirect_to.is_empty() {
             return Flow::Next;
         }
@@ -104,5 +109,28 @@ impl Middleware for Connection {
             self.timeouts.remove(id);
             cx.close_client(id, ReasonCode::MaximumConnectTime);
         }
+    }
+}
+
+/// Why the listener of a connection does not want this client, whatever authentication says.
+fn unwelcome(cx: &Cx<'_>, from: ConnectionId, packet: &Connect<'_>) -> Option<ReasonCode> {
+    let peer = &cx.connection(from)?.peer;
+    let listener = cx.config().listener(peer.listener);
+    let identity = peer.identity.as_deref();
+    let anonymous = identity.is_none()
+        && packet.user_name.is_none()
+        && packet.properties.authentication_method().is_none();
+    if anonymous && !listener.allow_anonymous {
+        return Some(ReasonCode::NotAuthorized);
+    }
+    match (listener.identity, identity) {
+        // It cannot be a User Name.
+        (IdentityUse::UserName, Some(identity)) if packet.user_name != Some(identity) => {
+            Some(ReasonCode::BadUserNameOrPassword)
+        }
+        (IdentityUse::ClientId, Some(identity)) if packet.client_id != identity => {
+            Some(ReasonCode::ClientIdentifierNotValid)
+        }
+        _ => None,
     }
 }

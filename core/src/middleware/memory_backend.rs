@@ -1,5 +1,7 @@
 //! The middleware `MemoryBackend`.
 
+mod restore;
+
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
     Action, Cx, Effect, Fate, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Record, Relay,
@@ -289,6 +291,9 @@ impl MemoryBackend {
             let filter = with_share(share, &topic.filter);
             Record::Subscription { client_id, filter, options, identifier }
         });
+        if existed && share.is_none() {
+            self.replace_page(cx, topic);
+        }
         cx.emit(Action::TopicSubscribed(Box::new(TopicSubscribed { topic: topic.clone(), existed })));
     }
 
@@ -348,8 +353,10 @@ impl MemoryBackend {
     /// Begins to send retained messages for a subscription.
     fn open_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
         let session = topic.session;
-        // A new subscription to the same filter starts over.
-        self.end_page(cx, session, &topic.filter);
+        // A new subscription to the same filter starts over. Its page is in the log already, behind the one that ends.
+        for _ in 0..self.end_page(cx, session, &topic.filter) {
+            cx.journal(session, |client_id| Record::PageEnded { client_id, filter: topic.filter.clone() });
+        }
         let identifiers = topic.identifier.into();
         let filter = topic.filter.clone();
         let page = Page { filter, options: topic.options, identifiers, after: None, restored: false };
@@ -364,12 +371,36 @@ impl MemoryBackend {
         }
     }
 
-    fn end_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str) {
-        let Some(pages) = self.pages.get_mut(session) else { return };
-        pages.retain(|page| *page.filter != *filter);
+    /// A subscription was replaced: what is left of its retained messages is sent as the new one wants it.
+    fn replace_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
+        let Some(pages) = self.pages.get_mut(topic.session) else { return };
+        let Some(at) = pages.iter().position(|page| page.filter == topic.filter) else { return };
+        let recorded = pages[at].options.qos > QoS::AtMostOnce;
+        (pages[at].options, pages[at].identifiers) = (topic.options, topic.identifier.into());
+        if recorded || topic.options.qos == QoS::AtMostOnce {
+            return;
+        }
+        // From now on it is in the log, behind those that are there.
+        if let Some(page) = pages.remove(at) {
+            let (filter, after) = (page.filter.clone(), page.after.clone());
+            cx.journal(topic.session, |client_id| Record::Page { client_id, filter, after });
+            pages.push_back(page);
+        }
+    }
+
+    /// Returns how many of those that ended are in the log: more than one only after a restart.
+    fn end_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str) -> usize {
+        let Some(pages) = self.pages.get_mut(session) else { return 0 };
+        let mut recorded = 0;
+        pages.retain(|page| {
+            let ends = *page.filter == *filter;
+            recorded += usize::from(ends && page.options.qos > QoS::AtMostOnce);
+            !ends
+        });
         if pages.is_empty() {
             self.no_pages(cx, session);
         }
+        recorded
     }
 
     fn no_pages(&mut self, cx: &mut Cx<'_>, session: SessionId) {
@@ -512,101 +543,6 @@ impl MemoryBackend {
             self.queues.remove(session);
         }
         more
-    }
-
-    /// Takes up what a record says that an earlier machine stored. Limits are not asked: what was dropped is recorded too.
-    fn restore(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
-        match record {
-            Record::Subscription { filter, options, identifier, .. } => {
-                let Ok(parsed) = Filter::parse(filter) else { return };
-                let options = SubscriptionOptions::from_byte(*options, Version::V5).unwrap_or_default();
-                let identifier = NonZeroU32::new(*identifier);
-                self.index.subscribe(parsed.filter, parsed.share, session, options, identifier);
-                self.note_subscriptions(cx, session);
-            }
-            Record::Unsubscription { filter, .. } => {
-                if let Ok(parsed) = Filter::parse(filter) {
-                    self.remove(cx, session, parsed.share, parsed.filter);
-                }
-            }
-            Record::Page { filter, after, .. } => self.restore_page(cx, session, filter, after.clone()),
-            Record::PageEnded { filter, .. } => self.end_page(cx, session, filter),
-            Record::Queued { message, qos, retain, identifiers, .. } => {
-                let (message, identifiers, source) = (message.clone(), identifiers.clone(), Source::Relay);
-                let queued = Queued { message, qos: *qos, retain: *retain, identifiers, source };
-                let queue = self.queues.get_or_insert_with(session, Queue::default);
-                queue.bytes += cost(&queued);
-                queue.messages.push_back(queued);
-                note_length(cx, session, queue);
-            }
-            Record::Dropped { .. } => drop(self.restore_head(cx, session)),
-            Record::Sent { packet_id, .. } => {
-                // With QoS 0 nothing is in flight, whatever a foreign log says.
-                let head = self.restore_head(cx, session).filter(|head| head.qos > QoS::AtMostOnce);
-                let client_id = cx.session(session).map(|state| state.client_id.clone());
-                if let (Some(head), Some(client_id)) = (head, client_id) {
-                    let Queued { message, qos, retain, identifiers, .. } = head;
-                    let (packet_id, paged) = (*packet_id, false);
-                    let record =
-                        Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged };
-                    cx.emit(Action::Restore { session: Some(session), record: Box::new(record) });
-                }
-            }
-            Record::InFlight { message, paged: true, .. } => {
-                let page = self.pages.get_mut(session).and_then(VecDeque::front_mut);
-                if let Some(page) = page {
-                    page.after = Some(message.topic().into());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn restore_head(&mut self, cx: &mut Cx<'_>, session: SessionId) -> Option<Queued> {
-        let queue = self.queues.get_mut(session)?;
-        let head = queue.messages.pop_front()?;
-        queue.bytes -= cost(&head);
-        note_length(cx, session, queue);
-        if queue.messages.is_empty() {
-            self.queues.remove(session);
-        }
-        Some(head)
-    }
-
-    fn restore_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str, after: Option<Box<str>>) {
-        self.end_page(cx, session, filter);
-        let is_it = |(share, text, ..): &(Option<&str>, &str, _, _)| share.is_none() && *text == filter;
-        let Some((_, _, options, identifier)) = self.index.filters(session).find(is_it) else { return };
-        let identifiers = identifier.into();
-        let page = Page { filter: filter.into(), options, identifiers, after, restored: true };
-        self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
-        if let Some(state) = cx.session_mut(session) {
-            state.paging = true;
-        }
-    }
-
-    fn session_records(&self, cx: &Cx<'_>, session: SessionId, each: &mut dyn FnMut(Record)) {
-        let Some(state) = cx.session(session) else { return };
-        let client_id = || state.client_id.clone();
-        let mut subscriptions: Vec<_> = self.index.filters(session).collect();
-        subscriptions.sort_unstable_by_key(|&(share, filter, ..)| (share, filter));
-        for (share, filter, options, identifier) in subscriptions {
-            let (filter, identifier) = (with_share(share, filter), identifier.map_or(0, NonZeroU32::get));
-            let options = options.to_byte();
-            each(Record::Subscription { client_id: client_id(), filter, options, identifier });
-        }
-        for page in self.pages.get(session).into_iter().flatten() {
-            if page.options.qos > QoS::AtMostOnce {
-                let (filter, after) = (page.filter.clone(), page.after.clone());
-                each(Record::Page { client_id: client_id(), filter, after });
-            }
-        }
-        let queued = self.queues.get(session).into_iter().flat_map(|queue| &queue.messages);
-        for queued in queued.filter(|queued| queued.qos > QoS::AtMostOnce) {
-            let (message, identifiers) = (queued.message.clone(), queued.identifiers.clone());
-            let (qos, retain) = (queued.qos, queued.retain);
-            each(Record::Queued { client_id: client_id(), message, qos, retain, identifiers });
-        }
     }
 }
 

@@ -5,7 +5,7 @@ mod window;
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
     Action, Cx, Delivery, Fate, Forward, Identifiers, Inspection, Queued, Receiver, Record, Reply, Source,
-    ToSession, Traced, What, encode_publish, publish_len,
+    ToSession, Traced, What, encode_publish, publish_len, seen_below,
 };
 use crate::connection::{Connection, Phase};
 use crate::hash::HashMap;
@@ -24,6 +24,8 @@ use window::{InFlight, Progress, Window};
 /// * **emits**: PUBLISH, PUBREL, store offline, look up offline
 /// * **owns**: in-flight window and Packet Identifiers of each session, Topic Aliases towards each client
 ///
+/// Clients of a listener with a mount point are sent topics without it, and nothing from outside it.
+///
 /// A slow client costs its own bounded outbox and queue, and nothing else: beyond the outbox's limit QoS 0 is dropped
 /// and counted, QoS 1 and 2 wait in the session's queue.
 #[derive(Debug, Default)]
@@ -31,12 +33,17 @@ pub struct OutboundManager {
     windows: Table<SessionId, Box<Window>>,
     aliases: Table<ConnectionId, HashMap<Box<str>, u16>>,
     image: Image,
+    /// The message in hand is as clients of a listener below its mount point know it: the listener, counted from 1; 0: it
+    /// is as the broker knows it.
+    below: u32,
+    /// Room for properties that are changed.
+    changed: Vec<u8>,
 }
 
 /// The wire image of the message in hand for one class of receivers: encoded once, copied to many.
 #[derive(Debug, Default)]
 struct Image {
-    class: Option<(Version, QoS, bool, Identifiers)>,
+    class: Option<(u32, Version, QoS, bool, Identifiers)>,
     bytes: Vec<u8>,
     /// Where the Packet Identifier stands.
     id_at: usize,
@@ -47,7 +54,7 @@ impl Middleware for OutboundManager {
         "OutboundManager"
     }
 
-    saved_part! { windows, aliases; image; PURPOSE }
+    saved_part! { windows, aliases; image, below, changed; PURPOSE }
 
     fn inspect(&self, session: SessionId, found: &mut Inspection) {
         found.in_flight = self.windows.get(session).map(|window| window.inspect()).unwrap_or_default();
@@ -216,9 +223,8 @@ impl OutboundManager {
         packet_id: PacketId,
     ) {
         let session = receiver.session;
-        if !fits(cx, id, publication, &receiver, packet_id) {
-            cx.stats().dropped_too_large += 1;
-            cx.fate(session, publication.topic, Fate::TooLarge);
+        if let Err(fate) = fits(cx, id, publication, &receiver, packet_id) {
+            drop_unsent(cx, session, publication.topic, fate);
             if receiver.source == Source::Queue {
                 cx.journal(session, |client_id| Record::Dropped { client_id });
             }
@@ -300,6 +306,9 @@ impl OutboundManager {
     ) -> bool {
         let wall = cx.state.now.wall;
         let Some(connection) = cx.state.connections.get(id) else { return false };
+        if connection.mounted && self.below == 0 {
+            return self.send_below(cx, id, publication, what, receiver, packet_id, many);
+        }
         let version = connection.version;
         let mut delivery = Delivery {
             version,
@@ -312,8 +321,7 @@ impl OutboundManager {
         };
         let limited = connection.packet_size_max < u32::MAX;
         if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
-            cx.stats().dropped_too_large += 1;
-            cx.fate(receiver.session, publication.topic, Fate::TooLarge);
+            drop_unsent(cx, receiver.session, self.topic(cx, what, publication), Fate::TooLarge);
             return false;
         }
         cx.state.stats.publishes_sent += 1;
@@ -332,12 +340,13 @@ impl OutboundManager {
             cx.state.share(id, message);
         } else if many && delivery.alias.is_none() {
             let image = &mut self.image;
-            let class = (version, receiver.qos, receiver.retain, &receiver.identifiers);
-            if image.class.as_ref().is_none_or(|(v, q, r, i)| (*v, *q, *r, i) != class) {
+            let class = (self.below, version, receiver.qos, receiver.retain, &receiver.identifiers);
+            if image.class.as_ref().is_none_or(|(b, v, q, r, i)| (*b, *v, *q, *r, i) != class) {
                 image.bytes.clear();
                 image.id_at = encode_publish(&mut image.bytes, publication, &delivery, wall);
                 image.bytes.extend_from_slice(publication.payload);
-                image.class = Some((version, receiver.qos, receiver.retain, receiver.identifiers.clone()));
+                let identifiers = receiver.identifiers.clone();
+                image.class = Some((self.below, version, receiver.qos, receiver.retain, identifiers));
             }
             if let Some(packet_id) = packet_id {
                 image.bytes[image.id_at..image.id_at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
@@ -349,9 +358,54 @@ impl OutboundManager {
                 out.extend_from_slice(publication.payload);
             });
         }
-        let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
-        cx.fate(receiver.session, publication.topic, sent);
+        if cx.state.trace.is_some() {
+            let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
+            cx.fate(receiver.session, self.topic(cx, what, publication), sent);
+        }
         true
+    }
+
+    /// The same for a client below a mount point: the topic is sent without it.
+    #[allow(clippy::too_many_arguments)] // as above
+    fn send_below(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnectionId,
+        publication: &Publication<'_>,
+        what: &What,
+        receiver: &Receiver,
+        packet_id: Option<PacketId>,
+        many: bool,
+    ) -> bool {
+        let Some(listener) = cx.connection(id).map(|connection| connection.peer.listener) else {
+            return false;
+        };
+        let config = cx.state.config.clone();
+        let mut changed = core::mem::take(&mut self.changed);
+        let seen = seen_below(&config.listener(listener).mount_point, publication, &mut changed);
+        let sent = match seen {
+            Ok(seen) => {
+                self.below = u32::from(listener) + 1;
+                let sent = self.send(cx, id, &seen, what, receiver, packet_id, many);
+                self.below = 0;
+                sent
+            }
+            Err(fate) => {
+                drop_unsent(cx, receiver.session, publication.topic, fate);
+                false
+            }
+        };
+        self.changed = changed;
+        sent
+    }
+
+    /// The topic of the message in hand, as the broker knows it.
+    fn topic<'t>(&self, cx: &Cx<'t>, what: &'t What, publication: &Publication<'t>) -> &'t str {
+        match what {
+            _ if self.below == 0 => publication.topic,
+            What::Kept(message) => message.topic(),
+            What::Current => cx.current.map_or(publication.topic, |current| current.topic),
+        }
     }
 
     /// The alias of a topic towards a client that allows aliases, and whether the client has yet to learn it
@@ -418,6 +472,8 @@ impl OutboundManager {
     fn resend(&mut self, cx: &mut Cx<'_>, session: SessionId, id: ConnectionId) {
         let Some(connection) = cx.connection(id) else { return };
         let (version, packet_size_max) = (connection.version, connection.packet_size_max);
+        let (config, listener) = (cx.state.config.clone(), connection.peer.listener);
+        let mount_point = if connection.mounted { &*config.listener(listener).mount_point } else { "" };
         let most = usize::from(limit(cx, connection));
         let wall = cx.now().wall;
         let Some(window) = self.windows.get_mut(session) else { return };
@@ -438,22 +494,30 @@ impl OutboundManager {
                 identifiers: flight.identifiers.as_slice(),
                 alias: None,
             };
-            let publication = message.publication();
-            if publish_len(&publication, &delivery) > packet_size_max as usize {
-                // [MQTT-3.1.2-25]
-                cx.stats().dropped_too_large += 1;
-                cx.fate(session, publication.topic, Fate::TooLarge);
-                window.remove(packet_id, qos, Progress::Sent);
-                cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id });
-                continue;
-            }
+            let publication = match mount_point {
+                "" => Ok(message.publication()),
+                mount_point => seen_below(mount_point, &message.publication(), &mut self.changed),
+            };
+            // [MQTT-3.1.2-25]
+            let fits = |seen: &Publication<'_>| publish_len(seen, &delivery) <= packet_size_max as usize;
+            let publication =
+                publication.and_then(|seen| if fits(&seen) { Ok(seen) } else { Err(Fate::TooLarge) });
+            let publication = match publication {
+                Ok(publication) => publication,
+                Err(fate) => {
+                    drop_unsent(cx, session, message.topic(), fate);
+                    window.remove(packet_id, qos, Progress::Sent);
+                    cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id });
+                    continue;
+                }
+            };
             cx.state.write(id, |out| {
                 encode_publish(out, &publication, &delivery, wall);
                 out.extend_from_slice(publication.payload);
             });
             cx.stats().publishes_sent += 1;
             let sent = Fate::Sent { qos, packet_id: Some(packet_id), again: true };
-            cx.fate(session, publication.topic, sent);
+            cx.fate(session, message.topic(), sent);
         }
         if window.unsent == 0 {
             self.pump(cx, session);
@@ -461,15 +525,15 @@ impl OutboundManager {
     }
 }
 
-/// Whether a client accepts a packet that large.
+/// Whether a client can be sent a message: it is below its mount point, and not larger than it accepts.
 fn fits(
     cx: &Cx<'_>,
     id: ConnectionId,
     publication: &Publication<'_>,
     receiver: &Receiver,
     packet_id: PacketId,
-) -> bool {
-    let Some(connection) = cx.connection(id) else { return false };
+) -> Result<(), Fate> {
+    let Some(connection) = cx.connection(id) else { return Err(Fate::TooLarge) };
     let delivery = Delivery {
         version: connection.version,
         qos: receiver.qos,
@@ -480,7 +544,24 @@ fn fits(
         alias: None,
     };
     let most = connection.packet_size_max;
-    most == u32::MAX || publish_len(publication, &delivery) <= most as usize
+    let fits = |publication: &Publication<'_>| {
+        let fits = most == u32::MAX || publish_len(publication, &delivery) <= most as usize;
+        if fits { Ok(()) } else { Err(Fate::TooLarge) }
+    };
+    if !connection.mounted {
+        return fits(publication);
+    }
+    let mount_point = &cx.config().listener(connection.peer.listener).mount_point;
+    fits(&seen_below(mount_point, publication, &mut Vec::new())?)
+}
+
+/// A message is not sent to a session that should get it, because its client cannot know it.
+fn drop_unsent(cx: &mut Cx<'_>, session: SessionId, topic: &str, fate: Fate) {
+    match fate {
+        Fate::OutsideMount => cx.stats().dropped_outside_mount += 1,
+        _ => cx.stats().dropped_too_large += 1,
+    }
+    cx.fate(session, topic, fate);
 }
 
 /// Records that a message is in flight: with its relay, as the head of the queue, or as the next retained one.

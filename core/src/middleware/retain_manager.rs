@@ -41,12 +41,9 @@ impl Middleware for RetainManager {
                 };
                 if wanted && topic.share.is_none() {
                     // Before SUBACK is made, which waits for it: what it promises outlives a crash.
-                    let (filter, kept) = (&topic.filter, topic.options.qos > QoS::AtMostOnce);
-                    if kept || subscribed.existed {
-                        cx.journal(topic.session, |client_id| match kept {
-                            true => Record::Page { client_id, filter: filter.clone(), after: None },
-                            false => Record::PageEnded { client_id, filter: filter.clone() },
-                        });
+                    if topic.options.qos > QoS::AtMostOnce {
+                        let (filter, after) = (topic.filter.clone(), None);
+                        cx.journal(topic.session, |client_id| Record::Page { client_id, filter, after });
                     }
                     // Behind SUBACK, as clients like it.
                     cx.emit_last(Action::LookupRetained(Box::new(topic.clone())));

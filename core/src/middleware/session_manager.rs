@@ -98,8 +98,9 @@ impl Middleware for SessionManager {
             _ => u32::MAX,
         };
         let expiry = asked_expiry.min(cx.config().session_expiry_max_s);
-        let assigned = packet.client_id.is_empty();
-        let client_id = if assigned { self.assign(cx) } else { boxed(packet.client_id) };
+        let nameless = packet.client_id.is_empty();
+        let client_id = if nameless { self.assign(cx) } else { boxed(packet.client_id) };
+        let assigned = nameless || cx.connection(from).is_some_and(|connection| connection.named);
         let method = packet.properties.authentication_method().map(boxed);
         self.opening.insert(from, Opening { assigned, asked_expiry, expiry, method, attempts: 0 });
         cx.emit(Action::OpenSession(Box::new(OpenSession {
@@ -431,8 +432,8 @@ fn announce(
     if !config.retain_available {
         properties.push(Property::RetainAvailable(false));
     }
-    if config.packet_size_max < PACKET_SIZE_MAX {
-        properties.push(Property::MaximumPacketSize(config.packet_size_max));
+    if connection.packet_limit < PACKET_SIZE_MAX {
+        properties.push(Property::MaximumPacketSize(connection.packet_limit));
     }
     if let (true, Some(session)) = (opening.assigned, cx.session(session)) {
         properties.push(Property::AssignedClientIdentifier(&session.client_id));

@@ -1,6 +1,7 @@
 //! Wills and retained messages.
 
 use crate::machine::*;
+use culex_core::Config;
 use culex_core::packet::*;
 use culex_core::testing::*;
 use std::collections::VecDeque;
@@ -213,5 +214,58 @@ fn all_retained_messages_come_after_suback_whatever_happens() {
             machine.commit();
         }
         assert_eq!(got.len(), 6);
+    }
+}
+
+/// Retain Handling 2 asks for nothing again, what the earlier subscription was promised still comes.
+#[test]
+fn retained_messages_outlive_a_crash_when_their_subscription_was_replaced() {
+    // [MQTT-3.8.4-4]
+    for (before, then) in [(Q1, Q2), (Q2, Q1), (Q0, Q1)] {
+        let config = Config { outbox_bytes_max: 300, ..Config::default() };
+        let mut machine = Machine::with(config);
+        let bob = machine.connect(Version::V5, "bob");
+        let long = "m".repeat(100);
+        for n in 0..6 {
+            machine.send(bob, &retained(&format!("r/{n}"), &long, Q2));
+            machine.commit();
+            machine.handshake(bob);
+            machine.commit();
+        }
+        let (alice, _) = machine.come(&lasting("alice"));
+        machine.clog(alice, true);
+        let never = |qos| SubscriptionOptions {
+            retain_handling: RetainHandling::Never,
+            ..SubscriptionOptions::new(qos)
+        };
+        machine.subscribe_all(alice, &[("r/#", SubscriptionOptions::new(before))]);
+        machine.commit();
+        machine.subscribe_all(alice, &[("r/#", never(then))]);
+        machine.commit();
+        let mut after = machine.crash_after(0);
+        let got = after.waiting("alice");
+        let last = got.last().map(|message| &message[..3]);
+        assert_eq!(last, Some("r/5"), "{before:?} then {then:?}: {got:?}");
+        assert!(got.len() >= 6 || before == Q0, "{got:?}");
+    }
+}
+
+/// All that is retained for the first of them is sent when the last is already promised the same again.
+#[test]
+fn a_filter_that_stands_twice_in_a_subscribe_is_sent_what_is_retained_twice() {
+    for between in [&[][..], &["r/+"], &["r/+", "#"]] {
+        let mut machine = Machine::new();
+        let bob = machine.connect(Version::V5, "bob");
+        machine.send(bob, &retained("r/0", "m", Q1));
+        machine.commit();
+        let list = [Property::ReceiveMaximum(1u16.try_into().unwrap()), Property::SessionExpiryInterval(99)];
+        let narrow = Connect { properties: properties(&list), ..lasting("alice") };
+        let (alice, _) = machine.come(&narrow);
+        let filters = ["r/#"].iter().chain(between).chain(&["r/#"]);
+        let filters: Vec<_> = filters.map(|filter| (*filter, SubscriptionOptions::new(Q1))).collect();
+        machine.subscribe_all(alice, &filters);
+        machine.commit();
+        let mut after = machine.crash_after(0);
+        assert_eq!(after.waiting("alice"), vec!["r/0: m"; filters.len()]);
     }
 }

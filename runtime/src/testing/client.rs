@@ -1,7 +1,11 @@
 //! A client of raw bytes: it knows just enough to test a runtime.
 
+use crate::{Handle, ListenAddress, Listener, Pipe, Prepared, Transport};
+use culex_core::Peer;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
@@ -9,41 +13,144 @@ use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 #[derive(Debug)]
 pub struct Client(Stream);
 
-/// Where a broker listens, and for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a broker is reached, and how.
+#[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// The address.
-    pub address: SocketAddr,
-    /// What carries MQTT.
-    pub over: Over,
+    /// Where.
+    pub at: At,
+    /// Whether MQTT is carried by WebSocket.
+    pub websocket: bool,
 }
 
-/// What carries MQTT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a broker is reached.
+#[derive(Debug, Clone, Copy)]
+pub enum At {
+    /// By TCP.
+    Tcp(SocketAddr),
+    /// By a Unix socket.
+    Unix(&'static Path),
+    /// Inside the program, by the layers of this listener.
+    Program(&'static Handle, u16),
+}
+
+/// A row of the table of transports that the suite is run over.
+#[derive(Debug, Clone, Copy)]
 pub enum Over {
-    /// Nothing but TCP.
+    /// `mqtt://`
     Tcp,
-    /// WebSocket.
+    /// `ws://`
     WebSocket,
+    /// `unix:`
+    Unix,
+    /// A pipe, without layers.
+    Pipe,
+    /// A pipe, with WebSocket.
+    PipeWebSocket,
+}
+
+impl Over {
+    /// A listener of this kind; `name` is unique.
+    pub fn listener(self, name: &str) -> Listener {
+        match self {
+            Self::Tcp => Listener::new("mqtt://127.0.0.1:0"),
+            Self::WebSocket => Listener::new("ws://127.0.0.1:0/mqtt"),
+            Self::Unix => Listener::new(format!("unix:{}", std::env::temp_dir().join(name).display())),
+            Self::Pipe => Listener::program(Transport::mqtt()),
+            Self::PipeWebSocket => Listener::program(Transport::websocket("/mqtt")),
+        }
+    }
+}
+
+impl Place {
+    /// Where the first listener of a broker is. What it needs to know is leaked: a place is copied at will.
+    #[must_use]
+    pub fn of(prepared: &Prepared) -> Self {
+        let url = &prepared.urls()[0];
+        let at = match url.address() {
+            ListenAddress::Unix(path) => At::Unix(Box::leak(path.clone())),
+            ListenAddress::Program => At::Program(Box::leak(Box::new(prepared.handle())), 0),
+            ListenAddress::Tcp { .. } => At::Tcp(prepared.local_addrs()[0]),
+        };
+        Self { at, websocket: url.transport().websocket.is_some() }
+    }
+
+    /// Opens a connection and sends nothing.
+    #[must_use]
+    pub fn open(self) -> Wire {
+        match self.at {
+            At::Tcp(address) => {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_nodelay(true).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                Wire::Tcp(stream)
+            }
+            At::Unix(path) => {
+                let stream = UnixStream::connect(path).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                Wire::Unix(stream)
+            }
+            At::Program(handle, listener) => {
+                let (mut ours, theirs) = Pipe::pair();
+                ours.set_read_timeout(Some(PATIENCE));
+                handle.accept(theirs, Peer { listener, ..Peer::default() }).unwrap();
+                Wire::Pipe(ours)
+            }
+        }
+    }
+}
+
+/// A connection of a client below WebSocket.
+#[derive(Debug)]
+pub enum Wire {
+    /// By TCP.
+    Tcp(TcpStream),
+    /// By a Unix socket.
+    Unix(UnixStream),
+    /// Inside the program.
+    Pipe(Pipe),
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+            Self::Pipe(pipe) => pipe.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buffer),
+            Self::Unix(stream) => stream.write(buffer),
+            Self::Pipe(pipe) => pipe.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl From<SocketAddr> for Place {
     fn from(address: SocketAddr) -> Self {
-        Self { address, over: Over::Tcp }
+        Self { at: At::Tcp(address), websocket: false }
     }
 }
 
 #[derive(Debug)]
 enum Stream {
-    Tcp(TcpStream),
+    Plain(Wire),
     /// With what was received and not read yet.
-    WebSocket(Box<WebSocket<TcpStream>>, io::Cursor<Vec<u8>>),
+    WebSocket(Box<WebSocket<Wire>>, io::Cursor<Vec<u8>>),
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (socket, received) = match self {
-            Self::Tcp(stream) => return stream.read(buffer),
+            Self::Plain(stream) => return stream.read(buffer),
             Self::WebSocket(socket, received) => (socket, received),
         };
         loop {
@@ -66,29 +173,25 @@ impl Client {
     /// Opens a connection and sends nothing of MQTT.
     #[must_use]
     pub fn open(place: impl Into<Place>) -> Self {
-        let Place { address, over } = place.into();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self(match over {
-            Over::Tcp => Stream::Tcp(stream),
-            Over::WebSocket => {
-                let url = format!("ws://{address}/mqtt").parse().unwrap();
-                let request = ClientRequestBuilder::new(url).with_sub_protocol("mqtt");
-                let (socket, _) = client(request, stream).unwrap();
-                Stream::WebSocket(Box::new(socket), io::Cursor::default())
-            }
-        })
+        let place = place.into();
+        let wire = place.open();
+        if !place.websocket {
+            return Self(Stream::Plain(wire));
+        }
+        let url = "ws://broker/mqtt".parse().unwrap();
+        let request = ClientRequestBuilder::new(url).with_sub_protocol("mqtt");
+        let (socket, _) = client(request, wire).unwrap();
+        Self(Stream::WebSocket(Box::new(socket), io::Cursor::default()))
     }
 
     /// The WebSocket below.
     ///
     /// # Panics
     /// There is none.
-    pub fn websocket(&mut self) -> &mut WebSocket<TcpStream> {
+    pub fn websocket(&mut self) -> &mut WebSocket<Wire> {
         match &mut self.0 {
             Stream::WebSocket(socket, _) => socket,
-            Stream::Tcp(_) => panic!("this client has no WebSocket"),
+            Stream::Plain(_) => panic!("this client has no WebSocket"),
         }
     }
 
@@ -116,7 +219,7 @@ impl Client {
     /// Sends bytes, by WebSocket in one frame.
     pub fn send(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            Stream::Tcp(stream) => stream.write_all(bytes).unwrap(),
+            Stream::Plain(stream) => stream.write_all(bytes).unwrap(),
             Stream::WebSocket(socket, _) => socket.send(Message::binary(bytes.to_vec())).unwrap(),
         }
     }
@@ -181,6 +284,9 @@ impl Client {
         }
     }
 }
+
+/// How long a client waits for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];

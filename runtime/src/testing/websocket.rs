@@ -1,11 +1,10 @@
 //! The part of the suite that is about WebSocket itself.
 
-use super::{Adapter, Client, Over, Place, Run, Running, builder, start};
+use super::{Adapter, At, Client, Over, Place, Run, Running, builder, start};
 use crate::{Builder, Responder};
 use culex_core::middleware::Authentication;
 use culex_core::{Answer, Config, Stack};
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use tungstenite::Message;
@@ -20,8 +19,7 @@ fn serve<A: Adapter<Bound: Send + 'static>>(run: Run<A>) -> Running {
 
 /// What a broker answers to bytes until it closes the connection.
 fn answer(place: Place, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(place.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut stream = place.open();
     stream.write_all(bytes).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -140,7 +138,7 @@ pub fn tcp_is_served_beside_websocket<A: Adapter<Bound: Send + 'static>>(run: Ru
     let thread = std::thread::spawn(move || run(bound));
     let mut by_tcp = Client::connect(addresses[0], "by tcp");
     let mut by_websocket =
-        Client::connect(Place { address: addresses[1], over: Over::WebSocket }, "by websocket");
+        Client::connect(Place { at: At::Tcp(addresses[1]), websocket: true }, "by websocket");
     by_tcp.subscribe("a");
     by_websocket.subscribe("b");
     by_tcp.publish("b", b"to the browser");

@@ -2,6 +2,7 @@
 
 use super::{Check, Model, Promise, Seq, Span, Sub, broken, share};
 use culex_core::packet::{Packet, PacketType, Suback, Subscribe, Unsubscribe, Version};
+use std::collections::BTreeMap;
 
 /// What the broker still has to say on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub(crate) enum Expected {
     Pingresp,
     Ack { packet: PacketType, packet_id: u16, message: Option<usize>, write: Option<usize> },
     Suback { packet_id: u16, subs: Vec<(usize, Vec<usize>)> },
-    Unsuback { packet_id: u16, subs: Vec<usize> },
+    Unsuback { packet_id: u16, asked: Seq, subs: Vec<usize> },
 }
 
 impl Expected {
@@ -88,8 +89,14 @@ impl Model {
         if let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) {
             if error {
                 publication.refused |= publication.arrivals == 1;
+                // From now on nobody may get it.
+                self.seen.insert(Promise::Refusal);
             } else {
                 publication.end.get_or_insert(seq);
+                if self.rules.asks {
+                    // It may have waited to be looked at, behind what was asked for.
+                    publication.start_at = self.now;
+                }
             }
         }
         if let Some(write) = write.and_then(|write| self.writes.get_mut(write)) {
@@ -157,6 +164,7 @@ impl Model {
         let version = self.links.get(&link).map_or(Version::V5, |state| state.version);
         let mute = self.rules.asks && version == Version::V31;
         let Some(index) = self.life_of(link) else { return Ok(()) };
+        let pending = self.ends_asked_for(link, index);
         let life = &mut self.lives[index];
         for ((at, replaced), reason) in subs.into_iter().zip(suback.reasons) {
             let granted = *reason < 0x80;
@@ -177,12 +185,38 @@ impl Model {
                 match &mut life.subs[old].until {
                     Some(until) if granted && !mute => until.sure = Some(seq),
                     // Unless something else ended it meanwhile.
-                    until if !granted && until.is_some_and(|until| until.may == asked) => *until = None,
+                    until if !granted && until.is_some_and(|until| until.may == asked) => {
+                        *until = pending.get(&old).map(|asked| Span { may: *asked, sure: None });
+                    }
                     _ => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// The subscriptions that what has no answer yet will end, and since when.
+    fn ends_asked_for(&self, link: usize, index: usize) -> BTreeMap<usize, Seq> {
+        let mut asked_for = BTreeMap::new();
+        for expected in self.links.get(&link).into_iter().flat_map(|state| &state.expected) {
+            match expected {
+                Expected::Unsuback { asked, subs, .. } => {
+                    subs.iter().for_each(|at| {
+                        asked_for.entry(*at).or_insert(*asked);
+                    });
+                }
+                Expected::Suback { subs, .. } => {
+                    for (at, replaced) in subs {
+                        let asked = self.lives[index].subs[*at].from.may;
+                        replaced.iter().for_each(|old| {
+                            asked_for.entry(*old).or_insert(asked);
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        asked_for
     }
 
     pub(crate) fn unsubscribe_in(&mut self, seq: Seq, link: usize, unsubscribe: &Unsubscribe<'_>) {
@@ -198,7 +232,8 @@ impl Model {
                 }
             }
         }
-        self.expect(link, Expected::Unsuback { packet_id: unsubscribe.packet_id.get(), subs });
+        let packet_id = unsubscribe.packet_id.get();
+        self.expect(link, Expected::Unsuback { packet_id, asked: self.seq, subs });
     }
 
     pub(crate) fn unsuback_out(&mut self, seq: Seq, link: usize, id: u16) -> Check {

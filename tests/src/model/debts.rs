@@ -60,7 +60,7 @@ impl Model {
         let life = &self.lives[index];
         let publication = &self.publications[message];
         let (Some(start), Some(end)) = (publication.start, publication.end) else { return Ok(()) };
-        if start < life.born || publication.refused || publication.expiry_s > 0 {
+        if start < life.born || publication.refused || publication.expiry_s > 0 || publication.mistaken {
             return Ok(());
         }
         let own = publication.publisher == Some(life.client);
@@ -72,21 +72,32 @@ impl Model {
                 && (sub.qos.min(publication.qos) > QoS::AtMostOnce || calm && self.stayed(index, publication))
         });
         if !wanted || life.sent.get(&message).is_some_and(|sent| sent.app > 0) {
-            self.seen.extend(wanted.then_some(Promise::AcknowledgedIsDelivered));
+            let promise = self.owed_by(message);
+            self.seen.extend(wanted.then_some(promise));
             return Ok(());
         }
-        if self.dropped || self.failed && !publication.is_will && publication.publisher.is_none() {
+        // What is too large for its client is dropped as if it had been sent [MQTT-3.1.2-25].
+        if !self.fits(index, message)
+            || self.dropped
+            || self.failed && !publication.is_will && publication.publisher.is_none()
+        {
             return Ok(());
         }
-        let promise = if publication.is_will {
+        let promise = self.owed_by(message);
+        let what = format!("client {} never got message {message}: {publication:?}", life.client);
+        broken(promise, what)
+    }
+
+    /// Why a message is owed.
+    fn owed_by(&self, message: usize) -> Promise {
+        let publication = &self.publications[message];
+        if publication.is_will {
             Promise::Will
         } else if publication.qos == QoS::AtMostOnce {
             Promise::CalmIsComplete
         } else {
             Promise::AcknowledgedIsDelivered
-        };
-        let what = format!("client {} never got message {message}: {publication:?}", life.client);
-        broken(promise, what)
+        }
     }
 
     /// The connection that was there when a message came is still there.
@@ -111,7 +122,7 @@ impl Model {
                 let possible = self.possible(topic, sub.from.may, self.seq);
                 let [Some(message)] = possible[..] else { continue };
                 let qos = self.publications[message].qos.min(sub.qos);
-                if qos == QoS::AtMostOnce || !matches(&sub.filter, topic) {
+                if qos == QoS::AtMostOnce || !matches(&sub.filter, topic) || !self.fits(index, message) {
                     continue;
                 }
                 self.seen.insert(Promise::RetainedIsLastWrite);

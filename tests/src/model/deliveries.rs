@@ -1,8 +1,11 @@
 //! Messages: who publishes them, and whether what comes out is what somebody subscribed to.
 
-use super::{Broken, Check, Flight, Model, Phase, Promise, Sent, Seq, Sub, TOLERANCE, broken, matches};
+use super::{
+    Broken, Check, Flight, Model, Phase, Promise, Publication, Sent, Seq, Sub, TOLERANCE, broken, matches,
+};
 use crate::model::acks::Expected;
-use culex_core::packet::{PacketType, Publish, QoS, Version};
+use culex_core::packet::{Packet, PacketId, PacketType, PropertiesBuf, Property, Publish, QoS, Version};
+use std::num::NonZeroU32;
 
 /// What names a message, at the beginning of its payload.
 #[must_use]
@@ -54,15 +57,23 @@ impl Model {
     pub(crate) fn publish_in(&mut self, seq: Seq, link: usize, publish: &Publish<'_>) {
         let Some(index) = self.life_of(link) else { return };
         let message = name(&publish.payload);
-        let topic = publish.topic.to_string();
+        let topic = self.topic_in(link, publish);
         let packet_id = publish.packet_id.map_or(0, std::num::NonZero::get);
+        let mistake = publish.qos == QoS::ExactlyOnce && self.is_mistake(index, packet_id, message);
+        if mistake && self.is_surely_held(index, packet_id) && !publish.dup {
+            // It counts as a repetition of the message that has the Packet Identifier [MQTT-4.3.3-10].
+            let packet = PacketType::Pubrec;
+            return self.expect(link, Expected::Ack { packet, packet_id, message: None, write: None });
+        }
         let crash = self.lives[index].last_crash;
         let mut known = false;
         let mut crashed = false;
         if publish.qos == QoS::ExactlyOnce {
             match self.lives[index].inbound.get(&packet_id) {
                 Some((same, since)) if *same == message => (known, crashed) = (true, *since < crash),
-                _ => {}
+                // It may count as a repetition, or not.
+                Some(_) => (known, crashed) = (true, true),
+                None => {}
             }
             if !known || crashed {
                 self.lives[index].inbound.insert(packet_id, (message, seq));
@@ -83,7 +94,7 @@ impl Model {
                 }
                 write = Some(at);
             }
-            self.received_message(seq, message, publish.qos);
+            self.received_message(seq, Some(index), message, publish.qos);
         }
         let packet = match publish.qos {
             QoS::AtMostOnce => return,
@@ -93,7 +104,46 @@ impl Model {
         self.expect(link, Expected::Ack { packet, packet_id, message, write });
     }
 
-    fn received_message(&mut self, seq: Seq, message: Option<usize>, qos: QoS) {
+    /// The topic of a client's PUBLISH, behind its alias.
+    fn topic_in(&mut self, link: usize, publish: &Publish<'_>) -> String {
+        let topic = publish.topic.to_string();
+        let Some(state) = self.links.get_mut(&link) else { return topic };
+        match publish.properties.topic_alias() {
+            Some(alias) if topic.is_empty() => state.own_aliases.get(&alias).cloned().unwrap_or_default(),
+            Some(alias) => {
+                state.own_aliases.insert(alias, topic.clone());
+                topic
+            }
+            None => topic,
+        }
+    }
+
+    /// A client's mistake: a Packet Identifier between PUBLISH and PUBREL has another message. Of both nobody knows whether
+    /// the broker took them, unless it is sure.
+    fn is_mistake(&mut self, index: usize, packet_id: u16, message: Option<usize>) -> bool {
+        let Some((first, _)) = self.lives[index].inbound.get(&packet_id).copied() else { return false };
+        if first == message {
+            return false;
+        }
+        if !self.is_surely_held(index, packet_id) {
+            for message in [first, message].into_iter().flatten() {
+                if let Some(publication) = self.publications.get_mut(message) {
+                    publication.mistaken = true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether the broker has accepted a message with this Packet Identifier, and nothing happened since that it may have
+    /// forgotten it over.
+    fn is_surely_held(&self, index: usize, packet_id: u16) -> bool {
+        let life = &self.lives[index];
+        let sure = life.sure && !self.rules.asks && !self.failed;
+        sure && life.inbound.get(&packet_id).is_some_and(|(_, since)| *since >= life.last_crash)
+    }
+
+    fn received_message(&mut self, seq: Seq, life: Option<usize>, message: Option<usize>, qos: QoS) {
         let (now, asks) = (self.now, self.rules.asks);
         let connected: Vec<usize> = self.lives.iter().filter_map(|life| life.link).collect();
         let Some(publication) = message.and_then(|message| self.publications.get_mut(message)) else {
@@ -101,9 +151,11 @@ impl Model {
         };
         publication.start.get_or_insert(seq);
         publication.start_at = now;
-        if qos != QoS::ExactlyOnce || publication.receipts == 0 {
+        // In another session nobody knows its Packet Identifier: there it is a new message.
+        if qos != QoS::ExactlyOnce || publication.receipts == 0 || publication.received_by != life {
             publication.receipts += 1;
         }
+        publication.received_by = life;
         if qos == QoS::AtMostOnce && !asks {
             publication.end = Some(seq);
             publication.links = connected;
@@ -116,7 +168,7 @@ impl Model {
         if !taken {
             return;
         }
-        self.received_message(seq, Some(message), QoS::AtMostOnce);
+        self.received_message(seq, None, Some(message), QoS::AtMostOnce);
         self.publications[message].end = Some(seq);
         if self.publications[message].retain {
             let write = self.write(message, seq);
@@ -197,6 +249,7 @@ impl Model {
             identifiers: publish.properties.subscription_identifiers().map(std::num::NonZero::get).collect(),
         };
         let message = name(&publish.payload);
+        self.intact_out(link, message, publish)?;
         if let Outgoing::Repeated = self.flight_out(link, index, message, &seen)? {
             return Ok(());
         }
@@ -207,6 +260,65 @@ impl Model {
             // It can only be known by its topic: an empty payload.
             _ => Ok(()),
         }
+    }
+
+    /// What arrives is what was published, but for what belongs to the delivery.
+    fn intact_out(&mut self, link: usize, message: Option<usize>, publish: &Publish<'_>) -> Check {
+        let Some(message) = message else { return Ok(()) };
+        let Some(publication) = self.publications.get(message) else { return Ok(()) };
+        self.seen.insert(Promise::Unchanged);
+        if *publish.payload != *payload(message, publication.padding) {
+            let what = format!("message {message}: {} bytes of payload came out", publish.payload.len());
+            return broken(Promise::Unchanged, what);
+        }
+        if self.links.get(&link).is_none_or(|state| state.version != Version::V5) {
+            return Ok(());
+        }
+        if !publication.dress.is_intact(message, &publish.properties) {
+            let Publication { dress, .. } = publication;
+            let what = format!(
+                "message {message} was published with {dress}, and sent with {:?}",
+                publish.properties
+            );
+            return broken(Promise::Unchanged, what);
+        }
+        // [MQTT-3.3.2-6]: what is left of it.
+        let interval = publish.properties.message_expiry_interval();
+        if interval.is_some() != (publication.expiry_s > 0) || interval.unwrap_or(0) > publication.expiry_s {
+            let what = format!(
+                "message {message} expires after {} s, is sent as {interval:?}",
+                publication.expiry_s
+            );
+            return broken(Promise::Expiry, what);
+        }
+        Ok(())
+    }
+
+    /// Whether a client accepts a message in a packet of its own size, with its topic and whatever identifiers.
+    pub(crate) fn fits(&self, index: usize, message: usize) -> bool {
+        let life = &self.lives[index];
+        let Some(most) = self.packet_bytes_max.get(&life.client) else { return true };
+        let publication = &self.publications[message];
+        let mut properties = PropertiesBuf::new();
+        if publication.expiry_s > 0 {
+            properties.push(Property::MessageExpiryInterval(publication.expiry_s));
+        }
+        let identifiers = life.subs.iter().filter_map(|sub| NonZeroU32::new(sub.identifier));
+        for identifier in identifiers {
+            properties.push(Property::SubscriptionIdentifier(identifier));
+        }
+        publication.dress.put_on(message, &mut properties);
+        let publish = Publish {
+            dup: false,
+            qos: publication.qos,
+            retain: publication.retain,
+            topic: publication.topic.as_str().into(),
+            packet_id: (publication.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
+            properties: properties.as_properties(),
+            payload: payload(message, publication.padding).into(),
+        };
+        let mut bytes = Vec::new();
+        Packet::Publish(publish).encode(Version::V5, &mut bytes).is_ok() && bytes.len() <= *most
     }
 
     /// A CONNACK of 3.1 cannot say whether this is the old session or a new one.
@@ -342,7 +454,7 @@ impl Model {
 
     /// Since when a message may be sent, if it may.
     fn was_published(
-        &self,
+        &mut self,
         index: usize,
         message: usize,
         seen: &Seen<'_>,
@@ -368,7 +480,12 @@ impl Model {
         // What may be sent only when it is on the disk was begun when that was asked for.
         let disk = if seen.qos == QoS::ExactlyOnce { self.rules.sync_us } else { 0 };
         // What was on its way when a connection ended, or the broker, may have arrived: it is repeated.
-        if publication.expiry_s > 0 && !seen.dup && self.now > expires + TOLERANCE + disk && !slow {
+        // When a will was published, or what may wait for an answer, nobody knows before it surely was.
+        let known = !publication.is_will && !self.rules.asks || publication.end.is_some();
+        if publication.expiry_s > 0 {
+            self.seen.insert(Expiry);
+        }
+        if publication.expiry_s > 0 && known && !seen.dup && self.now > expires + TOLERANCE + disk && !slow {
             return broken(Expiry, format!("{what}: it expired {} us ago", self.now - expires));
         }
         Ok(start)
@@ -455,11 +572,11 @@ impl Model {
 
     fn group_out(&mut self, message: usize, group: &str, what: &str) -> Check {
         self.seen.insert(Promise::OnePerGroup);
-        let crashes = self.crashes.len() as u32;
+        let times = 1 + self.crashes.len() as u32;
         let publication = &mut self.publications[message];
         let count = publication.shared.entry(group.into()).or_default();
         *count += 1;
-        if *count > publication.receipts + crashes {
+        if *count > publication.receipts * times {
             return broken(Promise::OnePerGroup, format!("{what} went to {count} members of {group}"));
         }
         Ok(())

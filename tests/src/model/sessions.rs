@@ -22,6 +22,9 @@ impl Model {
     pub fn opened(&mut self, now: Micros, link: usize, client: usize, plan: &Plan) {
         self.step(now);
         let v5 = plan.version == Version::V5;
+        if v5 && plan.packet_bytes_max > 0 {
+            self.packet_bytes_max.insert(client, plan.packet_bytes_max as usize);
+        }
         self.links.insert(
             link,
             LinkState {
@@ -33,6 +36,7 @@ impl Model {
                 life: None,
                 expected: VecDeque::new(),
                 aliases: BTreeMap::new(),
+                own_aliases: BTreeMap::new(),
                 heard_at: now,
                 opened_at: now,
                 may_close: None,

@@ -1,17 +1,11 @@
 //! Wills: published when they are owed, once, and otherwise not.
 
-use super::{Micros, Model, Promise, Seq, TOLERANCE};
+use super::{Announced, Micros, Model, Promise, Seq, TOLERANCE};
 
 impl Model {
     /// A will that a client is about to leave; its number names it.
-    pub fn announce_will(
-        &mut self,
-        client: usize,
-        topic: &str,
-        qos: culex_core::packet::QoS,
-        retain: bool,
-    ) -> usize {
-        let message = self.announce(Some(client), topic, qos, retain, 0);
+    pub fn announce_will(&mut self, announced: Announced) -> usize {
+        let message = self.announce(announced);
         self.publications[message].is_will = true;
         message
     }
@@ -134,13 +128,16 @@ impl Model {
 
     fn owed_now(&mut self, message: usize, sure: bool) {
         self.seen.insert(Promise::Will);
-        let seq = self.seq;
+        // Later than anything that is on the disk.
+        let seq = self.step(self.now);
         // When the disk fails, what it was to keep may go with it.
         let sure = sure && !self.failed;
         self.may_be_published(message, seq);
         let publication = &mut self.publications[message];
         if sure {
             publication.end.get_or_insert(seq);
+            // Not later than now: from here on it expires.
+            publication.start_at = self.now;
         }
         self.write_is_sure(message, seq, sure);
     }

@@ -85,7 +85,7 @@ impl Digits {
 
 fn plan(bytes: &mut Bytes<'_>, profile: Profile) -> Plan {
     let (mut first, mut second) = (bytes.digits(), bytes.digits());
-    let socket_bytes = second.pick(&[1 << 20, 64, 300, 3_000]);
+    let socket_bytes = second.pick(&[1 << 20, 1, 300, 3_000]);
     Plan {
         version: first.pick(&[Version::V5, Version::V311, Version::V31]),
         keep_alive_s: first.pick(&[0, 2, 5, 30]),
@@ -94,12 +94,18 @@ fn plan(bytes: &mut Bytes<'_>, profile: Profile) -> Plan {
         ack_ms: second.pick(&[0, 20, 100, 300]),
         latency_ms: second.pick(&[0, 5, 30, 80]),
         socket_bytes: if profile == Profile::Calm { 1 << 20 } else { socket_bytes },
+        packet_bytes_max: second.pick(&[0, 100, 300]),
+        packet_ids: first.pick(&[60_000, 3]),
     }
 }
 
 fn op(what: u8, client: usize, profile: Profile, bytes: &mut Bytes<'_>) -> Op {
     let calm = profile == Profile::Calm;
     match what {
+        2 => {
+            let mut digits = bytes.digits();
+            Op::Reuse { client, topic: digits.pick(&TOPICS), subscribe: digits.flag() }
+        }
         3 | 4 => subscribe(client, bytes),
         5 => Op::Unsubscribe { client, filter: bytes.digits().filter() },
         6 => connect(client, profile, bytes),
@@ -129,7 +135,8 @@ fn connect(client: usize, profile: Profile, bytes: &mut Bytes<'_>) -> Op {
     let will = digits.flag().then(|| {
         let mut digits = bytes.digits();
         let (topic, qos, retain) = (digits.pick(&TOPICS), digits.qos(), digits.flag());
-        WillPlan { topic, qos, retain, delay_s: digits.pick(&[0, 1, 5, 30]) }
+        let delay_s = digits.pick(&[0, 1, 5, 30]);
+        WillPlan { topic, qos, retain, delay_s, expiry_s: digits.pick(&[0, 1]) }
     });
     if profile.asks() {
         // Neither wills nor sessions that end in between: as in scripts that are drawn.
@@ -169,6 +176,7 @@ fn publish(client: usize, bytes: &mut Bytes<'_>) -> Op {
         2 => Some(size.0 * 31),
         _ => Some(size.0 % 20),
     };
-    let expiry_s = more.below(6) as u32;
-    Op::Publish { client, topic, qos, retain, padding, expiry_s, count: 1 + more.below(12) }
+    let (expiry_s, count) = (more.below(6) as u32, 1 + more.below(12));
+    let (alias, dress) = (digits.below(4) as u16, more.pick(&[0, 5, 26, 63]));
+    Op::Publish { client, topic, qos, retain, padding, expiry_s, alias, dress, count }
 }

@@ -1,8 +1,10 @@
 //! The adapter of the simulation: what every runtime does, with faults.
 
-use super::{Event, Question, World};
+use super::shard::Shard;
+use super::{Event, Question, World, key};
 use crate::model::{Broken, Promise};
 use crate::net::frame_length;
+use crate::random::Digest;
 use crate::trace::Kind;
 use culex_core::packet::{Frame, Packet, ReasonCode, Version};
 use culex_core::{Action, Answer, Close, ConnectionId, Disconnect, LogSeq, Query, Ticket};
@@ -15,22 +17,21 @@ impl World<'_> {
         }
         loop {
             let Some(id) = self.links[link].id else { return };
-            let Some(broker) = &self.broker else { return };
+            let shard = self.links[link].shard;
+            let Some(broker) = &self.shards[shard].broker else { return };
             let credit = broker.read_credit(id);
             let Some(bytes) = self.links[link].up.read(self.now, credit) else { break };
             self.sees_going_in(link, &bytes);
             self.digest.bytes(&bytes);
             self.inputs += 1;
             let now = self.clock();
-            if let Some(broker) = &mut self.broker {
+            if let Some(broker) = &mut self.shards[shard].broker {
                 broker.receive(now, id, &bytes);
             }
             self.drain();
         }
-        if let Some(id) = self.links[link].id
-            && self.links[link].up.ended(self.now)
-        {
-            self.disconnected(id, Disconnect::Eof);
+        if self.links[link].up.ended(self.now) {
+            self.disconnected(link, Disconnect::Eof);
         }
     }
 
@@ -67,14 +68,15 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn disconnected(&mut self, id: ConnectionId, cause: Disconnect) {
-        let Some(link) = self.by_id.remove(&id) else { return };
-        self.links[link].id = None;
+    pub(super) fn disconnected(&mut self, link: usize, cause: Disconnect) {
+        let shard = self.links[link].shard;
+        let Some(id) = self.links[link].id.take() else { return };
+        self.by_id.remove(&(shard, id));
         self.model.gone(self.now, link);
         self.digest.number(0xD15C);
         self.inputs += 1;
         let now = self.clock();
-        if let Some(broker) = &mut self.broker {
+        if let Some(broker) = &mut self.shards[shard].broker {
             broker.disconnected(now, id, cause);
         }
         self.drain();
@@ -82,82 +84,92 @@ impl World<'_> {
         self.schedule(due, Event::Down(link));
     }
 
-    pub(super) fn tick(&mut self) {
-        if self.now < self.tick_at {
+    pub(super) fn tick(&mut self, shard: usize) {
+        if self.now < self.shards[shard].tick_at {
             return;
         }
-        self.tick_at = u64::MAX;
+        self.shards[shard].tick_at = u64::MAX;
         let now = self.clock();
         self.inputs += 1;
-        if let Some(broker) = &mut self.broker {
+        if let Some(broker) = &mut self.shards[shard].broker {
             broker.tick(now);
         }
     }
 
     /// Everything the broker wants done is done, everything it wrote is sent.
     pub(super) fn drain(&mut self) {
+        for shard in self.turn() {
+            self.drain_shard(shard);
+        }
+    }
+
+    fn drain_shard(&mut self, shard: usize) {
         for _ in 0..100_000 {
             if self.broken.is_some() {
                 return;
             }
-            let Some(broker) = &mut self.broker else { return };
+            let Some(broker) = &mut self.shards[shard].broker else { return };
             if let Some(action) = broker.poll_action() {
-                self.obey(action);
-            } else if !self.transmit() {
-                return self.after_turn();
+                self.obey(shard, action);
+            } else if !self.transmit(shard) {
+                return self.after_turn(shard);
             }
         }
         self.breaks(Broken { promise: Promise::Bounded, what: "output without end".into() });
     }
 
-    fn after_turn(&mut self) {
-        self.look_for_drops();
-        let Some(broker) = &self.broker else { return };
+    fn after_turn(&mut self, shard: usize) {
+        self.look_for_drops(shard);
+        let Shard { broker: Some(broker), most, .. } = &mut self.shards[shard] else { return };
+        most.look(broker);
         if let Some(deadline) = broker.deadline() {
             // A runtime may be a little late.
-            let late = self.random.fork(self.inputs).below(5_000);
+            let late = self.random.fork(key::TICK).fork(deadline.0).below(5_000);
             let at = deadline.0.div_ceil(1_000).max(self.now) + if self.settling { 0 } else { late };
-            if at < self.tick_at {
-                self.tick_at = at;
-                self.schedule(at, Event::Tick);
+            if at < self.shards[shard].tick_at {
+                self.shards[shard].tick_at = at;
+                self.schedule(at, Event::Tick(shard));
             }
         }
     }
 
-    fn look_for_drops(&mut self) {
-        let Some(broker) = &self.broker else { return };
+    fn look_for_drops(&mut self, shard: usize) {
+        let Some(broker) = &self.shards[shard].broker else { return };
         let stats = broker.stats();
-        let dropped = stats.dropped_queue_full + stats.dropped_too_large + stats.dropped_retained_full;
+        let dropped = stats.dropped_queue_full + stats.dropped_retained_full;
         if dropped + stats.dropped_slow > 0 {
             self.model.drops();
         }
     }
 
-    fn obey(&mut self, action: Action) {
+    fn obey(&mut self, shard: usize, action: Action) {
         match action {
-            Action::Close { id, how } => self.close(id, how),
+            Action::Close { id, how } => self.close(shard, id, how),
             Action::Store { seq, record } => {
                 self.note(None, Kind::Note, || format!("store {}: {record:?}", seq.0));
-                self.disk.pending.push((seq, *record));
-                if !self.disk.busy {
-                    self.disk.busy = true;
-                    self.schedule(self.now, Event::Sync(self.disk.life));
+                let disk = &mut self.shards[shard].disk;
+                disk.pending.push((seq, *record));
+                let (life, quiet) = (disk.life, disk.is_quiet());
+                if quiet {
+                    disk.busy = true;
+                    self.schedule(self.now, Event::Sync(shard, life));
                 }
             }
-            Action::Ask { ticket, query } => self.asked(ticket, &query),
+            Action::Ask { ticket, query } => self.asked(shard, ticket, &query),
             Action::Forget { ticket } => {
                 let before = self.tickets.len();
-                self.tickets.retain(|_, open| open.ticket != ticket);
+                self.tickets.retain(|_, open| (open.shard, open.ticket) != (shard, ticket));
                 if self.tickets.len() == before {
                     let what = format!("{ticket:?} was withdrawn, but it was answered or never asked");
                     self.breaks(Broken { promise: Promise::TicketsResolved, what });
                 }
             }
             Action::Credit { id } => {
-                if let Some(link) = self.by_id.get(&id).copied() {
+                if let Some(link) = self.by_id.get(&(shard, id)).copied() {
                     self.schedule(self.now, Event::Up(link));
                 }
             }
+            Action::Shard { to, message } => self.tells(shard, to, *message),
             Action::Notice(_) | Action::Forward(_) => {}
             other => self.breaks(Broken {
                 promise: Promise::WellFormed,
@@ -166,10 +178,10 @@ impl World<'_> {
         }
     }
 
-    fn close(&mut self, id: ConnectionId, how: Close) {
-        let Some(link) = self.by_id.get(&id).copied() else { return };
+    fn close(&mut self, shard: usize, id: ConnectionId, how: Close) {
+        let Some(link) = self.by_id.get(&(shard, id)).copied() else { return };
         self.digest.number(0xC105E);
-        self.look_for_drops();
+        self.look_for_drops(shard);
         let client = self.links[link].client;
         if !self.links[link].closing {
             self.links[link].closing = true;
@@ -183,21 +195,22 @@ impl World<'_> {
                 let due = self.links[link].down.close(self.now);
                 self.schedule(due, Event::Down(link));
             }
-            Close::Drop => self.disconnected(id, Disconnect::Closed),
+            Close::Drop => self.disconnected(link, Disconnect::Closed),
         }
     }
 
     /// Sends what one connection has to say. False: nobody has.
-    fn transmit(&mut self) -> bool {
-        self.look_for_drops();
-        let Some(transmit) = self.broker.as_mut().and_then(culex_core::Broker::poll_transmit) else {
+    fn transmit(&mut self, shard: usize) -> bool {
+        self.look_for_drops(shard);
+        let Some(transmit) = self.shards[shard].broker.as_mut().and_then(culex_core::Broker::poll_transmit)
+        else {
             return false;
         };
         let id = transmit.id();
         let mut bytes = Vec::with_capacity(transmit.len());
         transmit.chunks().for_each(|chunk| bytes.extend_from_slice(chunk));
         let offered = bytes.len();
-        let Some(link) = self.by_id.get(&id).copied() else {
+        let Some(link) = self.by_id.get(&(shard, id)).copied() else {
             transmit.written(offered);
             return true;
         };
@@ -238,21 +251,27 @@ impl World<'_> {
                 return self.breaks(Broken { promise: Promise::WellFormed, what });
             };
             self.note(Some(client), Kind::Out, || short(&packet));
+            // [MQTT-3.1.2-24]
+            let most = self.clients[client].plan.packet_bytes_max as usize;
+            if version == Version::V5 && most > 0 && length > most {
+                let what = format!("client {client} accepts {most} bytes and was sent {length}");
+                return self.breaks(Broken { promise: Promise::WellFormed, what });
+            }
             let check = self.model.comes_out(self.now, link, &packet);
             self.check(check);
             self.links[link].coming_out = begun[length..].to_vec();
         }
     }
 
-    fn asked(&mut self, ticket: Ticket, query: &Query) {
+    fn asked(&mut self, shard: usize, ticket: Ticket, query: &Query) {
         self.asked += 1;
-        let mut random = self.random.fork(self.asked << 8);
+        let mut random = self.chance_of(query);
         let connecting = matches!(query, Query::Authenticate(_));
         let dice = random.below(100);
         let allow = self.settling || dice < if connecting { 90 } else { 75 };
         let answer = if allow { Answer::Allow } else { Answer::Deny(ReasonCode::NotAuthorized) };
         let number = self.asked;
-        self.tickets.insert(number, Question { ticket, answer, asked_at: self.now });
+        self.tickets.insert(number, Question { shard, ticket, answer, asked_at: self.now });
         let never = !self.settling && dice >= 96;
         if !never {
             let wait = if self.settling || random.percent(30) { 0 } else { random.below(300_000) };
@@ -260,68 +279,81 @@ impl World<'_> {
         }
     }
 
+    /// What becomes of a question follows from who asks, and when; several at once are counted.
+    fn chance_of(&mut self, query: &Query) -> crate::random::Random {
+        let mut who = Digest::default();
+        match query {
+            Query::Authenticate(credentials) => who.bytes(credentials.client_id.as_bytes()),
+            Query::Authorize { client_id, .. } => who.bytes(client_id.as_bytes()),
+            _ => {}
+        }
+        let (last, count) = self.asked_at_once;
+        self.asked_at_once = (self.now, if last == self.now { count + 1 } else { 0 });
+        self.random.fork(key::QUESTION ^ who.0).fork(self.now).fork(self.asked_at_once.1)
+    }
+
     pub(super) fn answer(&mut self, number: u64) {
-        let Some(Question { ticket, answer, .. }) = self.tickets.remove(&number) else { return };
+        let Some(Question { shard, ticket, answer, .. }) = self.tickets.remove(&number) else { return };
         let now = self.clock();
         self.inputs += 1;
-        if let Some(broker) = &mut self.broker {
-            self.model.seen_ticket();
+        if let Some(broker) = &mut self.shards[shard].broker {
+            self.model.tested(Promise::TicketsResolved);
             broker.complete(now, ticket, answer);
         }
     }
 
-    pub(super) fn sync(&mut self, life: u64) {
-        if life != self.disk.life {
-            return;
+    pub(super) fn sync(&mut self, shard: usize, life: u64) {
+        let disk = &mut self.shards[shard].disk;
+        if life == disk.life {
+            disk.writing = std::mem::take(&mut disk.pending);
+            self.schedule(self.now + self.sync_us, Event::Synced(shard, life));
         }
-        self.disk.writing = std::mem::take(&mut self.disk.pending);
-        self.schedule(self.now + self.disk.sync_us, Event::Synced(life));
     }
 
-    pub(super) fn synced(&mut self, life: u64) {
-        if life != self.disk.life {
+    pub(super) fn synced(&mut self, shard: usize, life: u64) {
+        let now = self.clock();
+        let Shard { broker: Some(broker), disk, .. } = &mut self.shards[shard] else { return };
+        if life != disk.life {
             return;
         }
-        let now = self.clock();
-        let Some(broker) = &mut self.broker else { return };
         self.inputs += 1;
-        let writing = std::mem::take(&mut self.disk.writing);
-        let (first, last) = match (writing.first(), writing.last()) {
+        let (first, last) = match (disk.writing.first(), disk.writing.last()) {
             (Some((first, _)), Some((last, _))) => (*first, *last),
             _ => (LogSeq(0), LogSeq(0)),
         };
-        if std::mem::take(&mut self.disk.fail_next) {
+        if std::mem::take(&mut self.sync_fails) {
+            // Some of it may be there after all.
             broker.commit_failed(now, first);
             self.model.store_failed();
             self.note(None, Kind::Fault, || "the sync failed".into());
-            // Some of it may be there after all.
-            self.disk.writing = writing;
             return self.schedule(self.now + 1_000_000, Event::Kill(100_000));
         }
-        self.disk.log.extend(writing.into_iter().map(|(_, record)| record));
+        disk.log.extend(disk.writing.drain(..).map(|(_, record)| record));
         broker.committed(now, last);
-        self.disk.busy = !self.disk.pending.is_empty();
-        if self.disk.busy {
-            self.schedule(self.now, Event::Sync(life));
-        } else {
+        disk.busy = !disk.pending.is_empty();
+        if disk.busy {
+            self.schedule(self.now, Event::Sync(shard, life));
+        } else if self.shards.iter().all(|shard| shard.disk.is_quiet()) {
             self.model.all_durable();
         }
     }
 
-    /// The broker dies. Of what was not synced any prefix is on the disk.
+    /// The broker dies, all of its shards. Of what was not synced any prefix is on the disk.
     pub(super) fn kill(&mut self, down_us: u64) {
-        if self.broker.take().is_none() {
+        if self.shards.iter().all(|shard| shard.broker.is_none()) {
             return;
         }
         self.model.crashed(self.now);
         self.note(None, Kind::Fault, || "the broker is killed".into());
-        self.disk.life += 1;
-        let mut random = self.random.fork(self.disk.life << 24);
-        let unsynced: Vec<_> = self.disk.writing.drain(..).chain(self.disk.pending.drain(..)).collect();
-        let kept = random.below(unsynced.len() as u64 + 1) as usize;
-        self.disk.log.extend(unsynced.into_iter().take(kept).map(|(_, record)| record));
-        self.disk.busy = false;
-        self.disk.fail_next = false;
+        let mut random = self.random.fork(key::CRASH).fork(self.now);
+        for shard in &mut self.shards {
+            shard.dies();
+            let disk = &mut shard.disk;
+            let unsynced: Vec<_> = disk.writing.drain(..).chain(disk.pending.drain(..)).collect();
+            let kept = random.below(unsynced.len() as u64 + 1) as usize;
+            disk.log.extend(unsynced.into_iter().take(kept).map(|(_, record)| record));
+        }
+        self.sync_fails = false;
         self.tickets.clear();
         self.by_id.clear();
         for link in 0..self.links.len() {
@@ -334,7 +366,7 @@ impl World<'_> {
     }
 
     pub(super) fn restart(&mut self) {
-        if self.broker.is_none() {
+        if self.shards.iter().all(|shard| shard.broker.is_none()) {
             self.note(None, Kind::Note, || "the broker is back".into());
             self.model.restarted(self.now);
             self.start();

@@ -1,13 +1,13 @@
 //! What the clients and the program do.
 
-use super::{Event, World};
+use super::{Event, World, key};
 use crate::client::{Letter, Wishes};
-use crate::model::{name, payload};
+use crate::model::{Announced, Dress, name, payload};
 use crate::net::{Link, Pipe, frame_length};
-use crate::script::Op;
+use crate::script::{Op, Wish};
 use crate::trace::Kind;
 use crate::world::broker::decode;
-use culex_core::packet::QoS;
+use culex_core::packet::{QoS, Version};
 use culex_core::{Disconnect, Message, Origin, Peer};
 use std::collections::BTreeMap;
 
@@ -21,8 +21,16 @@ impl World<'_> {
         self.note(op.client(), kind, || format!("{op:?}"));
         match *op {
             Op::Connect { client, clean, expiry_s, ref will } => {
+                let v5 = self.speaks_v5(client);
                 let will = will.clone().map(|will| {
-                    let message = self.model.announce_will(client, will.topic, will.qos, will.retain);
+                    let message = self.model.announce_will(Announced {
+                        publisher: Some(client),
+                        topic: will.topic.into(),
+                        qos: will.qos,
+                        retain: will.retain,
+                        expiry_s: if v5 { will.expiry_s } else { 0 },
+                        ..Announced::default()
+                    });
                     (will, payload(message, 0))
                 });
                 self.connect(client, Wishes { clean, expiry_s, will });
@@ -46,16 +54,19 @@ impl World<'_> {
                     self.client_writes(client, &bytes);
                 }
             }
-            Op::Publish { client, topic, qos, retain, padding, expiry_s, count } => {
+            Op::Publish { client, topic, qos, retain, padding, expiry_s, alias, dress, count } => {
+                let dress = Dress(dress);
+                let letter = Letter { retain, expiry_s, alias, dress, ..Letter::new(topic, qos) };
                 for _ in 0..count {
-                    self.publish(client, topic, qos, retain, padding, expiry_s);
+                    self.publish(client, letter.clone(), padding);
                 }
             }
+            Op::Reuse { client, topic, subscribe } => self.reuse(client, topic, subscribe),
             Op::Garbage { client, kind } => self.garbage(client, kind),
             Op::ProgramPublish { topic, qos, retain } => self.program_publishes(topic, qos, retain),
             Op::Partition { ms } => self.frozen_until = self.now + ms * 1_000,
-            Op::SlowDisk { ms } => self.disk.sync_us = ms * 1_000,
-            Op::FailSync => self.disk.fail_next = true,
+            Op::SlowDisk { ms } => self.sync_us = ms * 1_000,
+            Op::FailSync => self.sync_fails = true,
             Op::Crash { down_ms } => self.kill(down_ms * 1_000),
         }
     }
@@ -68,15 +79,17 @@ impl World<'_> {
         }
         let now = self.clock();
         let address = Peer::default();
-        let Some(broker) = &mut self.broker else { return };
+        let mut random = self.random.fork(key::CONNECTION + client as u64).fork(self.now);
+        let shard = random.below(self.shards.len() as u64) as usize;
+        let Some(broker) = &mut self.shards[shard].broker else { return };
         self.inputs += 1;
         let Ok(id) = broker.accept(now, address) else { return };
         let link = self.links.len();
-        let random = self.random.fork(0x11_0000 + link as u64);
         let plan = &self.clients[client].plan;
         self.model.opened(self.now, link, client, plan);
         self.links.push(Link {
             client,
+            shard,
             id: Some(id),
             up: Pipe::new(random.fork(1), plan.latency_ms),
             down: Pipe::new(random.fork(2), plan.latency_ms),
@@ -88,7 +101,7 @@ impl World<'_> {
             nonsense: false,
             closing: false,
         });
-        self.by_id.insert(id, link);
+        self.by_id.insert((shard, id), link);
         let bytes = self.clients[client].connect(link, wishes);
         self.client_writes(client, &bytes);
         let keep_alive = u64::from(self.clients[client].plan.keep_alive_s);
@@ -106,36 +119,64 @@ impl World<'_> {
         }
     }
 
-    fn publish(
-        &mut self,
-        client: usize,
-        topic: &'static str,
-        qos: QoS,
-        retain: bool,
-        padding: Option<usize>,
-        expiry_s: u32,
-    ) {
-        if !self.clients[client].connected {
+    fn speaks_v5(&self, client: usize) -> bool {
+        self.clients[client].plan.version == Version::V5
+    }
+
+    /// Announces a letter to the model, which names it; without `padding` it has no payload and so no name.
+    fn write_letter(&mut self, client: usize, letter: Letter, padding: Option<usize>) -> Letter {
+        let v5 = self.speaks_v5(client);
+        let expiry_s = if v5 { letter.expiry_s } else { 0 };
+        let dress = if v5 { letter.dress } else { Dress::default() };
+        let Some(padding) = padding else { return Letter { expiry_s, dress: Dress::default(), ..letter } };
+        let message = self.model.announce(Announced {
+            publisher: Some(client),
+            topic: letter.topic.into(),
+            qos: letter.qos,
+            retain: letter.retain,
+            expiry_s,
+            padding,
+            dress,
+        });
+        Letter { message: Some(message), payload: payload(message, padding), expiry_s, dress, ..letter }
+    }
+
+    fn publish(&mut self, client: usize, letter: Letter, padding: Option<usize>) {
+        if self.clients[client].connected {
+            let letter = self.write_letter(client, letter, padding);
+            let bytes = self.clients[client].publish(letter);
+            self.client_writes(client, &bytes);
+        }
+    }
+
+    /// A client uses a Packet Identifier that is in flight.
+    fn reuse(&mut self, client: usize, topic: &'static str, subscribe: bool) {
+        if self.script.profile.asks() && !subscribe {
+            // Which of two messages was allowed would be anybody's guess.
             return;
         }
-        let v5 = self.clients[client].plan.version == culex_core::packet::Version::V5;
-        let expiry_s = if v5 { expiry_s } else { 0 };
-        let (message, payload) = match padding {
-            Some(padding) => {
-                let message = self.model.announce(Some(client), topic, qos, retain, expiry_s);
-                (Some(message), payload(message, padding))
-            }
-            None => (None, Vec::new()),
+        let Some(packet_id) = self.clients[client].can_reuse(subscribe) else { return };
+        let bytes = if subscribe {
+            let (qos, retain_handling) = (QoS::AtLeastOnce, 2);
+            let wish =
+                Wish { filter: topic, qos, no_local: false, retain_as_published: false, retain_handling };
+            self.clients[client].subscribe_as(packet_id, &[wish], 0)
+        } else {
+            let letter = Letter::new(topic, QoS::ExactlyOnce);
+            let letter = self.write_letter(client, letter, Some(0));
+            self.clients[client].publish_as(packet_id, &letter)
         };
-        let bytes = self.clients[client].publish(Letter { message, topic, qos, retain, payload, expiry_s });
         self.client_writes(client, &bytes);
     }
 
     fn program_publishes(&mut self, topic: &str, qos: QoS, retain: bool) {
-        let number = self.model.announce(None, topic, qos, retain, 0);
-        let Ok(message) = Message::new(topic, &payload(number, 3), qos, retain) else { return };
+        let padding = 3;
+        let announced = Announced { topic: topic.into(), qos, retain, padding, ..Announced::default() };
+        let number = self.model.announce(announced);
+        let Ok(message) = Message::new(topic, &payload(number, padding), qos, retain) else { return };
         let now = self.clock();
-        let Some(broker) = &mut self.broker else { return };
+        let Some(shard) = self.turn().next() else { return };
+        let Some(broker) = &mut self.shards[shard].broker else { return };
         self.inputs += 1;
         self.digest.number(number as u64);
         self.model.program_published(self.now, number, true);
@@ -168,15 +209,13 @@ impl World<'_> {
 
     /// The connection breaks: what is on the way is lost, and both sides are told.
     fn cut(&mut self, client: usize) {
-        let Some(link) = self.clients[client].link else { return };
+        let Some(index) = self.clients[client].link else { return };
         self.clients[client].lose_connection();
-        let link = &mut self.links[link];
+        let link = &mut self.links[index];
         link.client_open = false;
         link.up.lose();
         link.down.lose();
-        if let Some(id) = link.id {
-            self.disconnected(id, Disconnect::Error);
-        }
+        self.disconnected(index, Disconnect::Error);
     }
 
     fn garbage(&mut self, client: usize, kind: u8) {
@@ -225,7 +264,7 @@ impl World<'_> {
     fn has_room(&mut self, link: usize) {
         if std::mem::take(&mut self.links[link].full)
             && let Some(id) = self.links[link].id
-            && let Some(broker) = &mut self.broker
+            && let Some(broker) = &mut self.shards[self.links[link].shard].broker
         {
             self.inputs += 1;
             self.model.has_room(link);
@@ -289,7 +328,7 @@ impl World<'_> {
     pub(super) fn persistent(&self) -> BTreeMap<usize, Wishes> {
         let wishes = |(index, client): (usize, &crate::client::Client)| {
             let wishes = client.wishes.clone()?;
-            let v5 = client.plan.version == culex_core::packet::Version::V5;
+            let v5 = client.plan.version == Version::V5;
             let lasts = if v5 { wishes.expiry_s > 0 } else { !wishes.clean };
             lasts.then_some((index, Wishes { clean: false, will: None, ..wishes }))
         };

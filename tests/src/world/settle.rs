@@ -2,7 +2,7 @@
 //! accounts are closed.
 
 use super::{Event, World};
-use crate::client::{Client, Wishes};
+use crate::client::{Client, Letter, Wishes};
 use crate::model::{Broken, Promise, TOLERANCE};
 use crate::script::{Plan, Profile, Wish};
 use culex_core::packet::{QoS, Version};
@@ -12,12 +12,15 @@ const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b", "b/c", "c"];
 
 impl World<'_> {
     pub(super) fn settle(&mut self, part: u8) {
+        self.within_limits();
         match part {
             0 => self.calm_down(),
             1 => self.come_back(),
             2 => self.close_accounts(),
             3 => self.look_around(),
             4 => self.leave(),
+            5 => self.come_to_end_sessions(),
+            6 => self.clear_up(),
             _ => self.nothing_is_left(),
         }
     }
@@ -25,8 +28,8 @@ impl World<'_> {
     fn calm_down(&mut self) {
         self.settling = true;
         self.frozen_until = 0;
-        self.disk.sync_us = 1_000;
-        self.disk.fail_next = false;
+        self.sync_us = 1_000;
+        self.sync_fails = false;
         for client in &mut self.clients {
             client.stalled_until = 0;
             client.plan.latency_ms = 0;
@@ -68,8 +71,10 @@ impl World<'_> {
         let calm = self.script.profile == Profile::Calm;
         let check = self.model.settles(calm, &self.clients.iter().filter_map(|client| client.link).collect());
         self.check(check);
-        for (id, link) in &self.by_id {
-            let credit = self.broker.as_ref().map_or(1, |broker| broker.read_credit(*id));
+        self.model.tested(Promise::NotStuck);
+        for ((shard, id), link) in &self.by_id {
+            let broker = self.shards[*shard].broker.as_ref();
+            let credit = broker.map_or(1, |broker| broker.read_credit(*id));
             if credit == 0 {
                 let what = format!("connection {link} is still not read");
                 return self.breaks(Broken { promise: Promise::NotStuck, what });
@@ -94,6 +99,8 @@ impl World<'_> {
             ack_ms: 0,
             latency_ms: 0,
             socket_bytes: 1 << 20,
+            packet_bytes_max: 0,
+            packet_ids: 60_000,
         };
         let index = self.clients.len();
         self.clients.push(Client::new(observer, "observer".into()));
@@ -129,12 +136,44 @@ impl World<'_> {
         self.schedule(self.now + 30_000_000, Event::Settle(5));
     }
 
-    fn nothing_is_left(&mut self) {
-        let Some(broker) = &self.broker else { return };
-        let (connections, vanished) = (broker.connections(), self.by_id.len());
+    /// Everybody comes once more, to sessions that end with the connection.
+    fn come_to_end_sessions(&mut self) {
+        self.no_connection_is_left();
+        for client in 0..self.clients.len() {
+            self.connect(client, Wishes { clean: true, expiry_s: 0, will: None });
+        }
+        self.schedule(self.now + 10_000_000, Event::Settle(6));
+    }
+
+    fn clear_up(&mut self) {
+        let observer = self.clients.len() - 1;
+        for topic in TOPICS {
+            let letter = Letter { retain: true, ..Letter::new(topic, QoS::AtMostOnce) };
+            let bytes = self.clients[observer].publish(letter);
+            self.client_writes(observer, &bytes);
+        }
+        for client in 0..self.clients.len() {
+            self.say_goodbye(client, false);
+        }
+        // Who looks for what expired does that now and then.
+        self.schedule(self.now + 120_000_000, Event::Settle(7));
+    }
+
+    fn no_connection_is_left(&mut self) {
+        let brokers = self.shards.iter().filter_map(|shard| shard.broker.as_ref());
+        let connections: usize = brokers.map(culex_core::Broker::connections).sum();
+        let vanished = self.by_id.len();
         if connections != vanished {
             let what = format!("{connections} connections, {vanished} were never reported as gone");
             self.breaks(Broken { promise: Promise::NothingLeft, what });
+        }
+    }
+
+    fn nothing_is_left(&mut self) {
+        self.model.tested(Promise::NothingLeft);
+        self.no_connection_is_left();
+        if self.by_id.is_empty() {
+            self.nothing_is_kept();
         }
         // What is still to come is timers of the future: the story ends here.
         self.events.clear();

@@ -332,6 +332,31 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_ends_before_it_is_sent_again_leaves_nothing_to_send() {
+        let mut window = Window::default();
+        let (first, second) = (fly(&mut window), fly(&mut window));
+        window.rewind();
+        window.end(first);
+        assert_eq!((window.len(), window.unsent), (1, 1));
+        assert_eq!(window.next_unsent().map(|flight| flight.packet_id), Some(second));
+        window.end(second);
+        assert_eq!((window.len(), window.unsent), (0, 0));
+    }
+
+    #[test]
+    fn a_large_window_gives_its_memory_back_when_it_is_empty() {
+        for (places, kept) in [(KEPT_PLACES, true), (KEPT_PLACES + 1, false)] {
+            let mut window = Window { flights: VecDeque::with_capacity(places), ..Window::default() };
+            assert_eq!(window.flights.capacity(), places);
+            let (first, last) = (fly(&mut window), fly(&mut window));
+            assert!(land(&mut window, first));
+            assert_eq!(window.flights.capacity(), places, "not empty yet");
+            assert!(land(&mut window, last));
+            assert_eq!(window.flights.capacity() == places, kept);
+        }
+    }
+
+    #[test]
     fn acknowledgements_out_of_order_find_their_messages() {
         let mut window = Window::default();
         let mut flying = VecDeque::new();

@@ -1,19 +1,21 @@
 //! Any broker at an address.
 
+use super::stream::{Place, Stream, Tls, Trust};
 use super::websocket::WebSocket;
 use super::{Broker, Leave, Read, Target};
 use std::fmt;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{Shutdown, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-/// A broker at `mqtt://host:port` or, by WebSocket, at `ws://host:port/path`.
+/// A broker at a URL; by WebSocket with `ws` and `wss`.
 #[derive(Debug, Clone)]
-pub struct Tcp {
+pub struct Address {
     url: String,
-    address: SocketAddr,
-    patience: Duration,
+    place: Place,
+    tls: Option<Tls>,
     websocket: bool,
+    patience: Duration,
 }
 
 /// An address that cannot be used.
@@ -28,42 +30,62 @@ impl fmt::Display for UrlError {
 
 impl std::error::Error for UrlError {}
 
-impl Tcp {
-    /// A broker at an address of the form `mqtt://host[:port]` or `ws://host[:port][/path]`, that may take `patience`
-    /// for an answer.
+impl Address {
+    /// A broker at `mqtt://host[:port]`, `mqtts://…`, `ws://host[:port][/path]`, `wss://…` or `unix:path`, that may take
+    /// `patience` for an answer. TLS needs to know whom to trust.
     ///
     /// # Errors
-    /// It has another form, or the host is not known.
-    pub fn new(url: &str, patience: Duration) -> Result<Self, UrlError> {
-        let wrong = || UrlError(format!("{url}: expected mqtt://host:port or ws://host:port/path"));
-        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-        let (websocket, port, place) = match scheme {
-            "mqtt" => (false, 1883, rest.trim_end_matches('/')),
-            "ws" => (true, 80, rest.split('/').next().unwrap_or_default()),
-            _ => return Err(wrong()),
-        };
-        if place.is_empty() {
-            return Err(wrong());
+    /// It has another form, the host is not known, or what TLS needs is not there.
+    pub fn new(url: &str, patience: Duration, trust: Option<&Trust>) -> Result<Self, UrlError> {
+        let wrong = |what: &str| UrlError(format!("{url}: {what}"));
+        let whole = || wrong("expected mqtt://host:port, ws://host:port/path, mqtts://, wss:// or unix:path");
+        if let Some(path) = url.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            let place = Place::Unix(path.into());
+            return Ok(Self { url: url.to_owned(), place, tls: None, websocket: false, patience });
         }
-        let has_port = place.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let place = if has_port { place.to_owned() } else { format!("{place}:{port}") };
-        let mut addresses = place.to_socket_addrs().map_err(|error| UrlError(format!("{url}: {error}")))?;
-        let address = addresses.next().ok_or_else(|| UrlError(format!("{url}: the host has no address")))?;
-        Ok(Self { url: url.to_owned(), address, patience, websocket })
+        let (scheme, rest) = url.split_once("://").ok_or_else(whole)?;
+        let (websocket, secure, port) = match scheme {
+            "mqtt" => (false, false, 1883),
+            "mqtts" => (false, true, 8883),
+            "ws" => (true, false, 80),
+            "wss" => (true, true, 443),
+            _ => return Err(whole()),
+        };
+        let place =
+            if websocket { rest.split('/').next().unwrap_or_default() } else { rest.trim_end_matches('/') };
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, digits)) if !digits.ends_with(']') => (host, digits.parse().map_err(|_| whole())?),
+            _ => (place, port),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(whole());
+        }
+        let mut addresses = (host, port).to_socket_addrs().map_err(|error| wrong(&error.to_string()))?;
+        let address = addresses.next().ok_or_else(|| wrong("the host has no address"))?;
+        let tls = match (secure, trust) {
+            (false, _) => None,
+            (true, None) => {
+                return Err(wrong("TLS needs to know whom to trust: --ca-file FILE or --insecure"));
+            }
+            (true, Some(trust)) => {
+                let protocol = if websocket { "http/1.1" } else { "mqtt" };
+                Some(Tls::new(host, trust, protocol).map_err(UrlError)?)
+            }
+        };
+        Ok(Self { url: url.to_owned(), place: Place::Tcp(address), tls, websocket, patience })
     }
 }
 
-impl Target for Tcp {
+impl Target for Address {
     fn broker(&self, needs: &[(String, String)], websocket: bool) -> Result<Box<dyn Broker>, String> {
         if websocket && !self.websocket {
-            return Err("needs WebSocket: give a URL that begins with ws://".into());
+            return Err("needs WebSocket: give a URL that begins with ws:// or wss://".into());
         }
         if let Some((key, value)) = needs.first() {
             return Err(format!("needs {key} = {value}, which cannot be set from here"));
         }
-        let Self { address, patience, .. } = *self;
-        let websocket = self.websocket.then(|| self.url.clone());
-        Ok(Box::new(AtAddress { address, patience, websocket, connections: Vec::new() }))
+        Ok(Box::new(AtAddress { address: self.clone(), connections: Vec::new() }))
     }
 
     fn name(&self) -> String {
@@ -77,23 +99,20 @@ impl Target for Tcp {
 
 #[derive(Debug)]
 struct AtAddress {
-    address: SocketAddr,
-    patience: Duration,
-    /// The URL, if connections are by WebSocket.
-    websocket: Option<String>,
+    address: Address,
     connections: Vec<Connection>,
 }
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     websocket: Option<Box<WebSocket>>,
 }
 
 impl Connection {
     /// Reads what comes next on the wire.
     fn read_wire(&mut self, within: Duration) -> Read {
-        let _ = self.stream.set_read_timeout(Some(within.max(Duration::from_millis(1))));
+        let _ = self.stream.set_read_timeout(within.max(Duration::from_millis(1)));
         let mut bytes = vec![0; 65_536];
         match self.stream.read(&mut bytes) {
             Ok(0) => Read::Closed,
@@ -151,16 +170,12 @@ impl Connection {
 
 impl Broker for AtAddress {
     fn open(&mut self, offers: &[String]) -> Result<usize, String> {
-        let connect = || {
-            let stream = TcpStream::connect_timeout(&self.address, self.patience)?;
-            stream.set_nodelay(true)?;
-            stream.set_write_timeout(Some(self.patience))?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(|error: std::io::Error| format!("cannot connect: {error}"))?;
-        let websocket = self.websocket.as_ref().map(|url| WebSocket::new(url, offers)).transpose()?;
+        let Address { url, place, tls, websocket, patience } = &self.address;
+        let stream = Stream::connect(place, tls.as_ref(), *patience)
+            .map_err(|error| format!("cannot connect: {error}"))?;
+        let websocket = websocket.then(|| WebSocket::new(url, offers)).transpose()?;
         let mut connection = Connection { stream, websocket: websocket.map(Box::new) };
-        connection.upgrade(self.patience)?;
+        connection.upgrade(*patience)?;
         self.connections.push(connection);
         Ok(self.connections.len() - 1)
     }
@@ -186,11 +201,11 @@ impl Broker for AtAddress {
     }
 
     fn leave(&mut self, connection: usize, _how: Leave) {
-        let _ = self.connections[connection].stream.shutdown(Shutdown::Write);
+        self.connections[connection].stream.shutdown(Shutdown::Write);
         // The broker closes when it has read the end: then it knows.
         let end = Instant::now() + LEAVE_TIME;
         while Instant::now() < end && matches!(self.read(connection, LEAVE_TIME), Read::Bytes(_)) {}
-        let _ = self.connections[connection].stream.shutdown(Shutdown::Both);
+        self.connections[connection].stream.shutdown(Shutdown::Both);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -202,7 +217,7 @@ impl Broker for AtAddress {
     }
 
     fn patience(&self) -> Duration {
-        self.patience
+        self.address.patience
     }
 
     fn virtual_time(&self) -> bool {

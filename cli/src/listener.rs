@@ -1,0 +1,202 @@
+//! What a `[[listener]]` table of the configuration file says.
+
+use crate::nearest::nearest;
+use crate::settings::{Given, ProgramSetting, Source, Value, expected};
+use culex_core::config::{ListenerConfig, SettingError};
+use culex_runtime::{ListenAddress, ListenUrl, Listener, Origins, Trusted};
+
+/// One listener.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerSettings {
+    pub(crate) url: ListenUrl,
+    permissions: u32,
+    proxies: Option<Trusted>,
+    origins: Origins,
+    forwarders: Trusted,
+    pub(crate) config: ListenerConfig,
+    /// Where the value of each key comes from that was given.
+    sources: Vec<(String, Source)>,
+}
+
+/// The settings of a listener besides those in [`ListenerConfig`].
+pub(crate) const LISTENER: [ProgramSetting; 5] = [
+    ProgramSetting {
+        key: "url",
+        default: "mqtt://127.0.0.1:1883",
+        doc: "Where to listen: mqtt://HOST:PORT, ws://HOST:PORT/PATH or unix:PATH. Every table needs one.",
+    },
+    ProgramSetting {
+        key: "permissions",
+        default: "0660",
+        doc: "Who may connect to a Unix socket: the permission bits of its file, in octal.",
+    },
+    ProgramSetting {
+        key: "proxies",
+        default: "",
+        doc: "Addresses and networks (10.0.0.0/8) of the only proxies that may connect. Each connection then begins with \
+              a header of the PROXY protocol, version 1 or 2, that says where the client is. Empty: no proxy.",
+    },
+    ProgramSetting {
+        key: "origins",
+        default: "same",
+        doc: "Which web pages may connect by WebSocket: same (those that come from the same host and port), * for all, \
+              or a list such as https://shop.example. Clients that are no browsers do not say one and are let in.",
+    },
+    ProgramSetting {
+        key: "forwarders",
+        default: "",
+        doc: "Addresses and networks of HTTP proxies that are believed, by X-Forwarded-For or X-Real-IP, where a client \
+              by WebSocket is.",
+    },
+];
+
+/// All keys of a table.
+fn keys() -> impl Iterator<Item = &'static str> {
+    LISTENER
+        .iter()
+        .map(|setting| setting.key)
+        .chain(ListenerConfig::settings().iter().map(|setting| setting.key))
+}
+
+impl ListenerSettings {
+    /// A listener about which nothing is known but its URL.
+    pub(crate) fn new(url: ListenUrl) -> Self {
+        Self {
+            url,
+            permissions: Listener::PERMISSIONS,
+            proxies: None,
+            origins: Origins::default(),
+            forwarders: Trusted::default(),
+            config: ListenerConfig::default(),
+            sources: Vec::new(),
+        }
+    }
+
+    /// What one table gives, which began at `source`.
+    pub(crate) fn read(source: &Source, given: &[Given]) -> Result<Self, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let url = match given.iter().find(|given| given.key == "url") {
+            None => Err(source.line("listener", "expected a url, found none")),
+            Some(Given { key, value, source }) => url(value).map_err(|mistake| source.line(key, &mistake)),
+        };
+        // Whatever the URL is, the other keys are looked at.
+        let mut listener = match url {
+            Ok(url) => Self::new(url),
+            Err(mistake) => {
+                mistakes.push(mistake);
+                Self::new("mqtt://127.0.0.1".parse().map_err(|_| Vec::new())?)
+            }
+        };
+        for Given { key, value, source } in given.iter().filter(|given| given.key != "url") {
+            match listener.set(key, value) {
+                Ok(()) => listener.sources.push((key.clone(), source.clone())),
+                Err(mistake) => mistakes.push(source.line(key, &mistake)),
+            }
+        }
+        listener.sources.push(("url".to_owned(), source.clone()));
+        if mistakes.is_empty() {
+            mistakes = listener.check();
+        }
+        if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
+    }
+
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        match key {
+            "permissions" => {
+                // A bare number would be one of ten digits.
+                let octal = match value {
+                    Value::Text(text) => u32::from_str_radix(text, 8).ok(),
+                    _ => None,
+                };
+                self.permissions = octal.filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                    expected("the permission bits of a file as text, \"0660\" for instance", value)
+                })?;
+            }
+            "proxies" => self.proxies = Some(list(value)?).filter(|list: &Trusted| !list.is_empty()),
+            "origins" => self.origins = list(value)?,
+            "forwarders" => self.forwarders = list(value)?,
+            _ => self.set_config(key, value)?,
+        }
+        Ok(())
+    }
+
+    fn set_config(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        match self.config.set(key, value.text().unwrap_or_default()) {
+            Ok(()) if value.text().is_some() => Ok(()),
+            Ok(()) => Err(expected("a single value", value)),
+            Err(SettingError::UnknownKey) => Err(match nearest(key, keys()) {
+                Some(near) => format!("unknown key of a listener, did you mean {near}?"),
+                None => "unknown key of a listener, `culex settings` prints all of them".to_owned(),
+            }),
+            Err(SettingError::Invalid { expected: what }) => Err(expected(what, value)),
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    /// What contradicts each other, a line each.
+    fn check(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut in_vain = |key: &str, vain: bool, what: &str| {
+            if vain {
+                mistakes.push(self.line(key, &format!("only for {what}, and {} is none", self.url)));
+            }
+        };
+        let unix = matches!(self.url.address(), ListenAddress::Unix(_));
+        let websocket = self.url.transport().websocket.is_some();
+        in_vain("permissions", !unix && self.permissions != Listener::PERMISSIONS, "a Unix socket");
+        in_vain("origins", !websocket && self.origins != Origins::default(), "WebSocket");
+        in_vain("forwarders", !websocket && !self.forwarders.is_empty(), "WebSocket");
+        if let Err(error) = self.config.check() {
+            let text = error.to_string();
+            let (key, mistake) = text.split_once(": ").unwrap_or(("url", text.as_str()));
+            mistakes.push(self.line(key, mistake));
+        }
+        mistakes
+    }
+
+    /// A line about the value of `key`, with where it comes from.
+    pub(crate) fn line(&self, key: &str, mistake: &str) -> String {
+        let source = self.sources.iter().find(|(given, _)| given == key);
+        match source.or(self.sources.last()) {
+            Some((_, source)) => source.line(key, mistake),
+            None => format!("listen: {mistake}"),
+        }
+    }
+
+    /// Whether it has a table in the configuration file.
+    pub(crate) fn is_table(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// The listener of the runtime.
+    pub(crate) fn listener(&self) -> Listener {
+        let listener = Listener::new(&self.url)
+            .permissions(self.permissions)
+            .origins(self.origins.clone())
+            .forwarders(self.forwarders.clone())
+            .config(self.config.clone());
+        match &self.proxies {
+            Some(proxies) => listener.proxies(proxies.clone()),
+            None => listener,
+        }
+    }
+
+    /// What differs from the defaults: key, value, default.
+    pub(crate) fn changed(&self) -> Vec<(&'static str, String, String)> {
+        self.config.changed()
+    }
+}
+
+fn url(value: &Value) -> Result<ListenUrl, String> {
+    let text = value.text().ok_or_else(|| expected("a URL", value))?;
+    text.parse().map_err(|error: culex_runtime::ListenUrlError| error.to_string())
+}
+
+/// Texts in an array, or one with commas between them.
+fn list<T: std::str::FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
+    let text = match value {
+        Value::Many(texts) => texts.join(","),
+        value => value.text().ok_or_else(|| expected("a text or an array of texts", value))?.to_owned(),
+    };
+    text.parse().map_err(|error: T::Err| error.to_string())
+}

@@ -1,0 +1,135 @@
+//! What the backend takes up from a log, and what a log says of it.
+
+use super::*;
+
+impl MemoryBackend {
+    /// Takes up what a record says that an earlier machine stored. Limits are not asked: what was dropped is recorded too.
+    pub(super) fn restore(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
+        match record {
+            Record::Subscription { filter, options, identifier, .. } => {
+                let Ok(parsed) = Filter::parse(filter) else { return };
+                let options = SubscriptionOptions::from_byte(*options, Version::V5).unwrap_or_default();
+                let identifier = NonZeroU32::new(*identifier);
+                self.index.subscribe(parsed.filter, parsed.share, session, options, identifier);
+                self.note_subscriptions(cx, session);
+                if parsed.share.is_none() {
+                    self.restore_options(cx, session, filter, options, identifier);
+                }
+            }
+            Record::Unsubscription { filter, .. } => {
+                if let Ok(parsed) = Filter::parse(filter) {
+                    self.remove(cx, session, parsed.share, parsed.filter);
+                }
+            }
+            Record::Page { filter, after, .. } => self.restore_page(cx, session, filter, after.clone()),
+            Record::PageEnded { filter, .. } => self.restore_page_ended(cx, session, filter),
+            Record::Queued { message, qos, retain, identifiers, .. } => {
+                let (message, identifiers, source) = (message.clone(), identifiers.clone(), Source::Relay);
+                let queued = Queued { message, qos: *qos, retain: *retain, identifiers, source };
+                let queue = self.queues.get_or_insert_with(session, Queue::default);
+                queue.bytes += cost(&queued);
+                queue.messages.push_back(queued);
+                note_length(cx, session, queue);
+            }
+            Record::Dropped { .. } => drop(self.restore_head(cx, session)),
+            Record::Sent { packet_id, .. } => {
+                // With QoS 0 nothing is in flight, whatever a foreign log says.
+                let head = self.restore_head(cx, session).filter(|head| head.qos > QoS::AtMostOnce);
+                let client_id = cx.session(session).map(|state| state.client_id.clone());
+                if let (Some(head), Some(client_id)) = (head, client_id) {
+                    let Queued { message, qos, retain, identifiers, .. } = head;
+                    let (packet_id, paged) = (*packet_id, false);
+                    let record =
+                        Record::InFlight { client_id, packet_id, message, qos, retain, identifiers, paged };
+                    cx.emit(Action::Restore { session: Some(session), record: Box::new(record) });
+                }
+            }
+            Record::InFlight { message, paged: true, .. } => {
+                let page = self.pages.get_mut(session).and_then(VecDeque::front_mut);
+                if let Some(page) = page {
+                    page.after = Some(message.topic().into());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn restore_head(&mut self, cx: &mut Cx<'_>, session: SessionId) -> Option<Queued> {
+        let queue = self.queues.get_mut(session)?;
+        let head = queue.messages.pop_front()?;
+        queue.bytes -= cost(&head);
+        note_length(cx, session, queue);
+        if queue.messages.is_empty() {
+            self.queues.remove(session);
+        }
+        Some(head)
+    }
+
+    /// Of several pages of a filter, whose subscriptions followed each other quickly, the first one ended.
+    fn restore_page_ended(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str) {
+        let Some(pages) = self.pages.get_mut(session) else { return };
+        if let Some(first) = pages.iter().position(|page| *page.filter == *filter) {
+            pages.remove(first);
+        }
+        if pages.is_empty() {
+            self.no_pages(cx, session);
+        }
+    }
+
+    fn restore_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str, after: Option<Box<str>>) {
+        let is_it = |(share, text, ..): &(Option<&str>, &str, _, _)| share.is_none() && *text == filter;
+        let Some((_, _, options, identifier)) = self.index.filters(session).find(is_it) else { return };
+        if options.qos == QoS::AtMostOnce {
+            return;
+        }
+        let identifiers = identifier.into();
+        let page = Page { filter: filter.into(), options, identifiers, after, restored: true };
+        self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
+        if let Some(state) = cx.session_mut(session) {
+            state.paging = true;
+        }
+    }
+
+    /// A subscription was replaced; with QoS 0 its page is no longer in the log.
+    fn restore_options(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: SessionId,
+        filter: &str,
+        options: SubscriptionOptions,
+        identifier: Option<NonZeroU32>,
+    ) {
+        if options.qos == QoS::AtMostOnce {
+            self.end_page(cx, session, filter);
+            return;
+        }
+        let pages = self.pages.get_mut(session).into_iter().flatten();
+        for page in pages.filter(|page| *page.filter == *filter) {
+            (page.options, page.identifiers) = (options, identifier.into());
+        }
+    }
+
+    pub(super) fn session_records(&self, cx: &Cx<'_>, session: SessionId, each: &mut dyn FnMut(Record)) {
+        let Some(state) = cx.session(session) else { return };
+        let client_id = || state.client_id.clone();
+        let mut subscriptions: Vec<_> = self.index.filters(session).collect();
+        subscriptions.sort_unstable_by_key(|&(share, filter, ..)| (share, filter));
+        for (share, filter, options, identifier) in subscriptions {
+            let (filter, identifier) = (with_share(share, filter), identifier.map_or(0, NonZeroU32::get));
+            let options = options.to_byte();
+            each(Record::Subscription { client_id: client_id(), filter, options, identifier });
+        }
+        for page in self.pages.get(session).into_iter().flatten() {
+            if page.options.qos > QoS::AtMostOnce {
+                let (filter, after) = (page.filter.clone(), page.after.clone());
+                each(Record::Page { client_id: client_id(), filter, after });
+            }
+        }
+        let queued = self.queues.get(session).into_iter().flat_map(|queue| &queue.messages);
+        for queued in queued.filter(|queued| queued.qos > QoS::AtMostOnce) {
+            let (message, identifiers) = (queued.message.clone(), queued.identifiers.clone());
+            let (qos, retain) = (queued.qos, queued.retain);
+            each(Record::Queued { client_id: client_id(), message, qos, retain, identifiers });
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Shards: the machines of one broker, each with its own disk, and the channels between them. There is one shard, because the
+//! machine does not share its work yet; everything around it is made for several.
+
+use super::limits::Most;
+use super::{Event, World, key};
+use crate::model::{Broken, Promise};
+use culex_core::broker::ShardMessage;
+use culex_core::{Broker, LogSeq, Record, ShardId};
+use std::collections::VecDeque;
+
+/// One machine and what belongs to it.
+pub(super) struct Shard {
+    /// None while it is down.
+    pub(super) broker: Option<Broker>,
+    pub(super) disk: Disk,
+    /// When it will be ticked.
+    pub(super) tick_at: u64,
+    /// The most connections and sessions it had at a time.
+    pub(super) most: Most,
+    /// What other shards told it and it has not heard yet, with the time at which it will.
+    channel: VecDeque<(u64, ShardId, ShardMessage)>,
+}
+
+/// A disk: what is on it, and what is on its way to it.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    pub(super) log: Vec<Record>,
+    pub(super) pending: Vec<(LogSeq, Record)>,
+    pub(super) writing: Vec<(LogSeq, Record)>,
+    /// A sync is announced or under way.
+    pub(super) busy: bool,
+    /// Counts the broker's lives: what belonged to an earlier one is forgotten.
+    pub(super) life: u64,
+}
+
+impl Disk {
+    /// Everything the machine stored is on it.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.busy
+    }
+}
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            broker: None,
+            disk: Disk::default(),
+            tick_at: u64::MAX,
+            most: Most::default(),
+            channel: VecDeque::new(),
+        }
+    }
+
+    /// The machine dies, with what it was told and did not hear.
+    pub(super) fn dies(&mut self) {
+        self.broker = None;
+        self.channel.clear();
+        self.disk.life += 1;
+        self.disk.busy = false;
+    }
+}
+
+impl World<'_> {
+    /// The shards in the order in which they get to work in this turn.
+    pub(super) fn turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let count = self.shards.len();
+        let first = self.random.fork(key::TURN).fork(self.now).below(count as u64) as usize;
+        (0..count).map(move |next| (first + next) % count)
+    }
+
+    /// One shard tells another something, which takes its time; what it told before arrives before.
+    pub(super) fn tells(&mut self, from: usize, to: ShardId, message: ShardMessage) {
+        let Some(hearer) = self.shards.get_mut(usize::from(to.0)) else {
+            let what = format!("{message:?} is for {to:?}, which does not exist");
+            return self.breaks(Broken { promise: Promise::WellFormed, what });
+        };
+        let wait = self.random.fork(key::CHANNEL + from as u64).fork(self.now).below(2_000);
+        let due = hearer.channel.back().map_or(0, |(due, ..)| *due).max(self.now + wait);
+        hearer.channel.push_back((due, ShardId(from as u16), message));
+        self.schedule(due, Event::Hear(to.0.into()));
+    }
+
+    /// A shard hears what has arrived.
+    pub(super) fn hears(&mut self, shard: usize) {
+        let now = self.clock();
+        let Shard { broker: Some(broker), channel, .. } = &mut self.shards[shard] else { return };
+        if channel.front().is_some_and(|(due, ..)| *due <= self.now)
+            && let Some((_, from, message)) = channel.pop_front()
+        {
+            self.inputs += 1;
+            broker.from_shard(now, from, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::{Profile, Script};
+    use std::collections::BTreeSet;
+
+    fn interest(number: u64) -> ShardMessage {
+        ShardMessage::Interest { from: ShardId(0), filter: format!("a/{number}"), wanted: true }
+    }
+
+    #[test]
+    fn what_a_shard_tells_another_arrives_late_and_in_its_order() {
+        let script = Script::draw(1, Some(Profile::Calm));
+        let mut world = World::new(&script, None);
+        world.shards.push(Shard::new());
+        world.start();
+        for number in 0..20 {
+            world.now = number;
+            world.tells(0, ShardId(1), interest(number));
+        }
+        let channel = &world.shards[1].channel;
+        let dues: Vec<u64> = channel.iter().map(|(due, ..)| *due).collect();
+        assert!(dues.is_sorted() && dues[0] > 0, "{dues:?}");
+        let filter = |message: &ShardMessage| format!("{message:?}");
+        let told: Vec<String> = channel.iter().map(|(_, _, message)| filter(message)).collect();
+        assert_eq!(told, (0..20).map(|number| filter(&interest(number))).collect::<Vec<_>>());
+
+        world.hears(1);
+        assert_eq!(world.inputs, 0, "nothing has arrived yet");
+        world.now = dues[19];
+        (0..30).for_each(|_| world.hears(1));
+        assert_eq!((world.inputs, world.shards[1].channel.len()), (20, 0));
+        assert_eq!(world.broken, None);
+        world.tells(0, ShardId(2), interest(0));
+        assert!(world.broken.is_some(), "there is no third shard");
+    }
+
+    #[test]
+    fn shards_get_to_work_in_any_order() {
+        let script = Script::draw(1, Some(Profile::Calm));
+        let mut world = World::new(&script, None);
+        world.shards.push(Shard::new());
+        let mut orders = BTreeSet::new();
+        for now in 0..20 {
+            world.now = now;
+            orders.insert(world.turn().collect::<Vec<_>>());
+        }
+        assert_eq!(orders, BTreeSet::from([vec![0, 1], vec![1, 0]]));
+    }
+}
