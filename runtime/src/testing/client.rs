@@ -1,5 +1,6 @@
 //! A client of raw bytes: it knows just enough to test a runtime.
 
+use super::tls::{self, Secured};
 use crate::{Handle, ListenAddress, Listener, Pipe, Prepared, Transport};
 use culex_core::Peer;
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,6 +28,8 @@ pub struct Place {
 pub enum At {
     /// By TCP.
     Tcp(SocketAddr),
+    /// By TLS.
+    Tls(SocketAddr),
     /// By a Unix socket.
     Unix(&'static Path),
     /// Inside the program, by the layers of this listener.
@@ -40,6 +43,10 @@ pub enum Over {
     Tcp,
     /// `ws://`
     WebSocket,
+    /// `mqtts://`
+    Tls,
+    /// `wss://`
+    WebSocketTls,
     /// `unix:`
     Unix,
     /// A pipe, without layers.
@@ -54,6 +61,8 @@ impl Over {
         match self {
             Self::Tcp => Listener::new("mqtt://127.0.0.1:0"),
             Self::WebSocket => Listener::new("ws://127.0.0.1:0/mqtt"),
+            Self::Tls => Listener::new("mqtts://127.0.0.1:0").tls(tls::broker()),
+            Self::WebSocketTls => Listener::new("wss://127.0.0.1:0/mqtt").tls(tls::broker()),
             Self::Unix => Listener::new(format!("unix:{}", std::env::temp_dir().join(name).display())),
             Self::Pipe => Listener::program(Transport::mqtt()),
             Self::PipeWebSocket => Listener::program(Transport::websocket("/mqtt")),
@@ -69,6 +78,7 @@ impl Place {
         let at = match url.address() {
             ListenAddress::Unix(path) => At::Unix(Box::leak(path.clone())),
             ListenAddress::Program => At::Program(Box::leak(Box::new(prepared.handle())), 0),
+            ListenAddress::Tcp { .. } if url.transport().tls => At::Tls(prepared.local_addrs()[0]),
             ListenAddress::Tcp { .. } => At::Tcp(prepared.local_addrs()[0]),
         };
         Self { at, websocket: url.transport().websocket.is_some() }
@@ -78,12 +88,8 @@ impl Place {
     #[must_use]
     pub fn open(self) -> Wire {
         match self.at {
-            At::Tcp(address) => {
-                let stream = TcpStream::connect(address).unwrap();
-                stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                Wire::Tcp(stream)
-            }
+            At::Tcp(address) => Wire::Tcp(connect(address)),
+            At::Tls(address) => Wire::Tls(Secured::new(connect(address))),
             At::Unix(path) => {
                 let stream = UnixStream::connect(path).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -99,11 +105,20 @@ impl Place {
     }
 }
 
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 /// A connection of a client below WebSocket.
 #[derive(Debug)]
 pub enum Wire {
     /// By TCP.
     Tcp(TcpStream),
+    /// By TLS.
+    Tls(Secured),
     /// By a Unix socket.
     Unix(UnixStream),
     /// Inside the program.
@@ -114,6 +129,7 @@ impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
             Self::Pipe(pipe) => pipe.read(buffer),
         }
@@ -124,6 +140,7 @@ impl Write for Wire {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(buffer),
+            Self::Tls(stream) => stream.write(buffer),
             Self::Unix(stream) => stream.write(buffer),
             Self::Pipe(pipe) => pipe.write(buffer),
         }
