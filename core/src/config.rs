@@ -295,6 +295,13 @@ impl Config {
         }
     }
 
+    /// Seconds of the longest Keep Alive of clients of a listener; 0: any.
+    #[must_use]
+    pub fn keep_alive_max_of(&self, listener: u16) -> u16 {
+        let both = [self.keep_alive_max_s, self.listener(listener).keep_alive_max_s];
+        both.into_iter().filter(|most| *most > 0).min().unwrap_or(0)
+    }
+
     /// Checks the settings against each other and against the standard's limits.
     ///
     /// # Errors

@@ -255,3 +255,18 @@ fn under_other_settings_a_machine_from_a_snapshot_takes_up_those_of_its_listener
     bench.publish(ann, "t", &"x".repeat(200), QoS::AtMostOnce);
     assert_eq!(bench.lines(ann), ["DISCONNECT 95"]);
 }
+
+#[test]
+fn a_listener_has_a_longest_keep_alive_of_its_own() {
+    // [MQTT-3.1.2-21]
+    let config = listeners(vec![
+        ListenerConfig { keep_alive_max_s: 30, ..ListenerConfig::default() },
+        ListenerConfig::default(),
+    ]);
+    let mut bench = Bench::with(config, Stack::standard());
+    for (listener, told) in [(0, true), (1, false)] {
+        bench.peer.listener = listener;
+        let id = bench.try_connect(&Connect { keep_alive: 60, ..connect(Version::V5, "a") });
+        assert_eq!(bench.lines(id)[0].contains("ServerKeepAlive(30)"), told);
+    }
+}

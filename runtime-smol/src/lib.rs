@@ -156,9 +156,11 @@ async fn accept(
 ) {
     let mut errors = AcceptErrors::default();
     let mut batch = 0_usize;
-    while !shard.is_stopping() {
+    loop {
         let seen = shard.closed();
-        match listener.read_with(ListenSocket::accept).await {
+        let accept = listener.read_with(ListenSocket::accept);
+        let Some(accepted) = shard.until_stopping(accept).await else { return };
+        match accepted {
             Ok((stream, address)) => {
                 errors.succeeded();
                 match Async::new_nonblocking(stream.into()) {

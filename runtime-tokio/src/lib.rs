@@ -157,9 +157,10 @@ async fn turns(shard: Shard<Connection>) {
 async fn accept(shard: Shard<Connection>, listener: socket::Listener, index: u16) {
     let mut errors = AcceptErrors::default();
     // tokio's budget for a task makes sure that a flood of connections does not keep the others waiting.
-    while !shard.is_stopping() {
+    loop {
         let seen = shard.closed();
-        match listener.accept().await {
+        let Some(accepted) = shard.until_stopping(listener.accept()).await else { return };
+        match accepted {
             Ok((socket, address)) => {
                 errors.succeeded();
                 if let Some(connection) =

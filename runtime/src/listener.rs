@@ -74,8 +74,7 @@ impl Listener {
         self
     }
 
-    /// The certificates of a listener of `mqtts://` or `wss://`, and what it asks of clients. Others must not have it; keep a
-    /// clone to [`reload`](Tls::reload) them.
+    /// The certificates and what else TLS needs, for URLs that begin with `mqtts` or `wss`. Several listeners may share it.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
@@ -121,14 +120,14 @@ impl Listener {
         let Self { place, permissions, socket, tls, proxies, origins, forwarders, config } = self;
         let (url, socket) = match place {
             Place::Url(text) => bind_url(&text, permissions, socket, tls.is_some())?,
-            Place::Program(transport) => {
-                let url = ListenUrl::new(transport, ListenAddress::Program);
-                check_tls(&url, tls.is_some())?;
-                (url, None)
+            Place::Program(transport) if transport.tls && tls.is_none() => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS));
             }
+            Place::Program(transport) => (ListenUrl::new(transport, ListenAddress::Program), None),
         };
         let websocket = url.transport().websocket.clone();
         let websocket = websocket.map(|path| WebSocketSettings { path, origins, forwarded: forwarders });
+        let tls = tls.filter(|_| url.transport().tls);
         let layers = Layers { proxy: proxies, tls, websocket };
         Ok(Listening { url, socket, layers, config })
     }
@@ -138,11 +137,11 @@ fn bind_url(
     text: &str,
     permissions: u32,
     socket: Option<OwnedFd>,
-    tls: bool,
+    has_tls: bool,
 ) -> io::Result<(ListenUrl, Option<ListenSocket>)> {
     let url: ListenUrl = text.parse().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-    check_tls(&url, tls)?;
     let bound = match socket {
+        _ if url.transport().tls && !has_tls => Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS)),
         Some(socket) => ListenSocket::given(socket, &url),
         None => ListenSocket::bind(&url, permissions),
     };
@@ -160,16 +159,6 @@ fn bind_url(
     })?;
     let url = socket.local_addr().map(|address| url.bound_to(address)).unwrap_or(url);
     Ok((url, Some(socket)))
-}
-
-/// Whether a listener has certificates if it needs them, and else none.
-fn check_tls(url: &ListenUrl, tls: bool) -> io::Result<()> {
-    let why = match (url.transport().tls, tls) {
-        (true, false) => "expected certificates for TLS, found none",
-        (false, true) => "expected mqtts:// or wss:// for TLS",
-        _ => return Ok(()),
-    };
-    Err(io::Error::new(ErrorKind::InvalidInput, format!("cannot listen on {url}: {why}")))
 }
 
 /// A listener whose socket is there.
@@ -345,6 +334,7 @@ impl Drop for SocketFile {
     }
 }
 
+const WITHOUT_TLS: &str = "TLS needs a certificate and its key";
 /// Connections that wait to be accepted; the system may cap it.
 const BACKLOG: i32 = 4096;
 
@@ -379,21 +369,9 @@ mod tests {
     }
 
     #[test]
-    fn tls_needs_certificates_and_nothing_else_does() {
-        assert_eq!(said("mqtts://127.0.0.1:0"), "expected certificates for TLS, found none");
-        assert_eq!(said("wss://127.0.0.1:0/mqtt"), "expected certificates for TLS, found none");
-        let secure = Transport { tls: true, websocket: None };
-        assert!(Listener::program(secure).bind().is_err());
-        let issued = rcgen::generate_simple_self_signed(["broker".to_owned()]).unwrap();
-        let pem = |text: String| culex_link::Pem::text("broker.pem", text.as_bytes());
-        let (chain, key) = (pem(issued.cert.pem()), pem(issued.signing_key.serialize_pem()));
-        let certificates = vec![culex_link::CertificatePair { chain, key }];
-        let settings = culex_link::TlsSettings { certificates, ..Default::default() };
-        let tls = Tls::new(settings, culex_core::Wall(0)).unwrap();
-        let error = Listener::new("mqtt://127.0.0.1:0").tls(tls.clone()).bind().unwrap_err();
-        assert!(error.to_string().ends_with(": expected mqtts:// or wss:// for TLS"));
-        let listening = Listener::new("mqtts://127.0.0.1:0").tls(tls).bind().unwrap();
-        assert!(listening.layers.tls.is_some() && listening.layers.websocket.is_none());
+    fn tls_needs_what_is_not_there_yet() {
+        assert_eq!(said("mqtts://127.0.0.1:0"), WITHOUT_TLS);
+        assert_eq!(said("wss://127.0.0.1:0/mqtt"), WITHOUT_TLS);
     }
 
     #[test]

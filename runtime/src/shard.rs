@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -146,7 +147,11 @@ impl<S: Socket> Shard<S> {
     pub fn turn(&self) -> Turn {
         let inner = &mut *self.0.borrow_mut();
         inner.begun = true;
+        let was_stopping = inner.driver.is_stopping();
         inner.driver.work();
+        if inner.driver.is_stopping() && !was_stopping {
+            inner.acceptors.drain(..).for_each(Waker::wake);
+        }
         loop {
             while let Some(effect) = inner.driver.poll_effect() {
                 inner.perform(effect);
@@ -165,6 +170,19 @@ impl<S: Socket> Shard<S> {
         self.0.borrow().driver.is_stopping()
     }
 
+    /// Waits for `future` unless the broker says goodbye first; `None`: it did.
+    pub async fn until_stopping<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if self.is_stopping() {
+                return Poll::Ready(None);
+            }
+            self.0.borrow_mut().remember(cx);
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
     /// How many connections were closed so far, for [`poll_closed`](Self::poll_closed).
     #[must_use]
     pub fn closed(&self) -> u64 {
@@ -177,10 +195,17 @@ impl<S: Socket> Shard<S> {
         if inner.closed != seen {
             return Poll::Ready(());
         }
-        if !inner.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
-            inner.acceptors.push(cx.waker().clone());
-        }
+        inner.remember(cx);
         Poll::Pending
+    }
+}
+
+impl<S> Inner<S> {
+    /// Wakes the task of a listener up when a connection closes or the broker says goodbye.
+    fn remember(&mut self, cx: &Context<'_>) {
+        if !self.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.acceptors.push(cx.waker().clone());
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 
 mod client;
 mod tls;
+mod trouble;
 pub mod websocket;
 
 pub use client::{At, Client, Over, Place, Wire};
 pub use tls::Secured;
+pub use trouble::*;
 
 use crate::{Adapter, Builder, Handle};
 use culex_core::middleware::Authentication;
@@ -47,7 +49,7 @@ fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over, builder: Bu
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let name = format!("culex-suite-{}-{}.sock", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
     let prepared = builder.listener(over.listener(&name)).prepare().unwrap();
-    let (place, handle) = (Place::of(&prepared), prepared.handle());
+    let (place, handle) = (Place::of(&prepared).by(over), prepared.handle());
     let bound = A::Bound::from(prepared);
     Running { place, handle, thread: thread::spawn(move || run(bound)) }
 }
@@ -205,7 +207,7 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
     match place.at {
         At::Tcp(address) | At::Tls(address) => drop(TcpListener::bind(address).unwrap()),
         At::Unix(path) => assert!(!path.exists(), "the file of the socket is removed"),
-        At::Program(handle, _) => assert!(handle.connect().is_err()),
+        At::Program(handle, _) | At::Async(handle, _) => assert!(handle.connect().is_err()),
     }
 }
 
@@ -249,6 +251,7 @@ pub fn running_out_of_descriptors_is_survived<A: Adapter<Bound: Send + 'static>>
         client.send(&Client::connect_packet(4, &format!("c{i}")));
     }
     assert_eq!(clients[0].packet().unwrap()[0], 0x20);
+    clients[0].ping();
     // Long enough for a loop without a pause to show in the processor time.
     thread::sleep(Duration::from_millis(500));
     // The last one waits in the backlog until others close.
@@ -320,6 +323,10 @@ macro_rules! runtime_suite {
             $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocketTls, }
         }
 
+        mod over_an_async_stream {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Async, }
+        }
+
         mod over_websocket_in_a_pipe {
             $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::PipeWebSocket, }
         }
@@ -349,6 +356,14 @@ macro_rules! runtime_suite {
             a_shutdown_says_goodbye
             a_shutdown_ends_in_time
             a_broker_outlives_its_handles
+            thousands_come_and_go
+            a_peer_that_hangs_is_given_up
+            a_peer_that_never_closes_is_closed
+            a_shutdown_ends_in_time_with_full_buffers
+            a_panic_costs_one_connection
+            the_wall_clock_may_jump
+            a_broker_says_whether_it_is_alive
+            a_shutdown_closes_the_listeners_first
         }
     };
     (@each $broker:ty, $run:expr, websocket, $($name:ident)*) => {

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
 use culex_core::broker::{Action, Disconnect, Input, Peer, Query};
-use culex_core::id::Id;
 use culex_core::middleware::{Authenticate, Authentication, Authorize, Decision, Notices, PacketEmitter};
 use culex_core::middleware::{Permission, Wanted};
 use culex_core::packet::*;
@@ -13,6 +12,7 @@ use culex_core::{
     Answer, Broker, Close, Config, ConnectionId, Credentials, LogSeq, Mono, Now, Seed, Stack, Ticket,
     Violation, Wall,
 };
+use culex_core::{config::ListenerConfig, id::Id};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -204,7 +204,8 @@ fn stack(durable: bool) -> Stack {
 }
 
 fn limits() -> Config {
-    Config { parked_max: 4, in_flight_max: 4, queue_messages_max: 8, ..Config::default() }
+    let listeners = vec![ListenerConfig { mount_point: "a/".into(), ..Default::default() }];
+    Config { parked_max: 4, in_flight_max: 4, queue_messages_max: 8, listeners, ..Config::default() }
 }
 
 fn machine(now: Now) -> Broker {
@@ -308,8 +309,9 @@ impl World {
         if let Some(id) = self.places[place] {
             return id;
         }
-        self.inputs.push((self.now, Input::Accept(Peer::default()), true));
-        let id = self.broker.accept(self.now, Peer::default()).unwrap();
+        let peer = Peer { listener: place as u16, ..Peer::default() };
+        let id = self.broker.accept(self.now, peer.clone()).unwrap();
+        self.inputs.push((self.now, Input::Accept(peer), true));
         self.drain();
         self.used.insert(id.index());
         self.places[place] = Some(id);

@@ -28,7 +28,8 @@ impl Broker {
             connection.inbox.extend_from_slice(bytes);
             return;
         }
-        let (inbox, limit) = (core::mem::take(&mut connection.inbox), connection.packet_limit);
+        let limit = connection.packet_limit(&self.state.config);
+        let inbox = core::mem::take(&mut connection.inbox);
         self.digest(id, inbox, bytes, limit);
     }
 
@@ -131,7 +132,8 @@ impl Broker {
         }
         connection.stalled = false;
         self.state.stalled.remove(&id);
-        let (inbox, limit) = (core::mem::take(&mut connection.inbox), connection.packet_limit);
+        let limit = connection.packet_limit(&self.state.config);
+        let inbox = core::mem::take(&mut connection.inbox);
         self.state.from = Some(id);
         self.digest(id, inbox, &[], limit);
         let reads =

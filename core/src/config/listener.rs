@@ -55,6 +55,9 @@ settings! {
         /// Bytes of the largest packet a client may send (Maximum Packet Size), at most that of the broker. 0: that of
         /// the broker.
         packet_size_max: u32 = 0;
+        /// Seconds: longer Keep Alives, and none at all, are lowered to this for MQTT 5.0 (Server Keep Alive); that of the
+        /// broker counts where it is lower. 0: that of the broker.
+        keep_alive_max_s: u16 = 0;
     }
 }
 
@@ -65,6 +68,7 @@ pub(super) static DEFAULT: ListenerConfig = ListenerConfig {
     connections_max: 0,
     allow_anonymous: true,
     packet_size_max: 0,
+    keep_alive_max_s: 0,
 };
 
 impl ListenerConfig {
@@ -147,9 +151,20 @@ mod tests {
     }
 
     #[test]
+    fn the_lower_keep_alive_counts() {
+        let mut config = Config { listeners: vec![ListenerConfig::default()], ..Config::default() };
+        for (broker, listener, expected) in [(0, 0, 0), (7, 0, 7), (0, 9, 9), (7, 9, 7), (9, 7, 7)] {
+            config.keep_alive_max_s = broker;
+            config.listeners[0].keep_alive_max_s = listener;
+            assert_eq!(config.keep_alive_max_of(0), expected);
+            assert_eq!(config.keep_alive_max_of(1), broker);
+        }
+    }
+
+    #[test]
     fn a_listener_takes_no_larger_packets_than_the_broker() {
-        let mut config = Config::default();
-        config.listeners = vec![ListenerConfig { packet_size_max: 128, ..ListenerConfig::default() }];
+        let small = ListenerConfig { packet_size_max: 128, ..ListenerConfig::default() };
+        let mut config = Config { listeners: vec![small], ..Config::default() };
         assert_eq!(config.check(), Ok(()));
         assert_eq!((config.packet_size_max_of(0), config.packet_size_max_of(1)), (128, 16_777_216));
         config.listeners[0].packet_size_max = 16_777_217;

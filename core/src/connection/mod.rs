@@ -48,8 +48,8 @@ pub struct Connection {
     pub(crate) named: bool,
     /// Whether what its client says and hears is below the mount point of its listener. Follows from the settings.
     pub(crate) mounted: bool,
-    /// Bytes of the largest packet it may send. Follows from the settings.
-    pub(crate) packet_limit: u32,
+    /// Whether its listener takes smaller packets than others. Follows from the settings.
+    pub(crate) limited: bool,
     /// Whether Reason Strings and User Properties may be sent with any packet (Request Problem Information).
     pub problem_information: bool,
     /// What its last packet tells an MQTT 5.0 client besides the reason code. Set by whoever ends it.
@@ -91,7 +91,7 @@ saved! {
         keep_alive_s, keep_alive_lowered, problem_information, farewell, authentication_data,
         response_information, wants_room, clean_reason, departed, dirty, blocked, stalled, gated, stored, waiting,
         inbox, aliases, outbox, parked, named;
-        mounted = false, packet_limit = 0
+        mounted = false, limited = false
     }
 }
 
@@ -136,7 +136,7 @@ impl Connection {
             keep_alive_lowered: false,
             named: false,
             mounted: false,
-            packet_limit: 0,
+            limited: false,
             problem_information: true,
             farewell: None,
             authentication_data: None,
@@ -160,7 +160,17 @@ impl Connection {
     /// Takes up what follows from the settings of its listener.
     pub(crate) fn set_up(&mut self, config: &Config) {
         self.mounted = !config.listener(self.peer.listener).mount_point.is_empty();
-        self.packet_limit = config.packet_size_max_of(self.peer.listener);
+        self.limited = self.packet_limit_by(config) < config.packet_size_max;
+    }
+
+    fn packet_limit_by(&self, config: &Config) -> u32 {
+        config.packet_size_max_of(self.peer.listener)
+    }
+
+    /// Bytes of the largest packet it may send.
+    #[inline]
+    pub(crate) fn packet_limit(&self, config: &Config) -> u32 {
+        if self.limited { self.packet_limit_by(config) } else { config.packet_size_max }
     }
 
     /// Bytes that wait to be written.

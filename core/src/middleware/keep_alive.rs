@@ -39,7 +39,8 @@ impl Middleware for KeepAlive {
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Connect<'_>) -> Flow {
-        let most = cx.config().keep_alive_max_s;
+        let Some(connection) = cx.connection(from) else { return Flow::Done };
+        let most = cx.config().keep_alive_max_of(connection.peer.listener);
         // 3.x clients cannot be told another Keep Alive: theirs counts.
         let lower =
             packet.version == Version::V5 && most > 0 && (packet.keep_alive == 0 || packet.keep_alive > most);

@@ -33,20 +33,25 @@ pub struct OutboundManager {
     windows: Table<SessionId, Box<Window>>,
     aliases: Table<ConnectionId, HashMap<Box<str>, u16>>,
     image: Image,
-    /// The message in hand is as clients of a listener below its mount point know it: the listener, counted from 1; 0: it
-    /// is as the broker knows it.
-    below: u32,
-    /// Room for properties that are changed.
-    changed: Vec<u8>,
+    below: Below,
 }
 
 /// The wire image of the message in hand for one class of receivers: encoded once, copied to many.
 #[derive(Debug, Default)]
 struct Image {
-    class: Option<(u32, Version, QoS, bool, Identifiers)>,
+    class: Option<(Version, QoS, bool, Identifiers)>,
     bytes: Vec<u8>,
     /// Where the Packet Identifier stands.
     id_at: usize,
+}
+
+/// The message in hand as clients below a mount point know it.
+#[derive(Debug, Default)]
+struct Below {
+    /// Of the clients of this listener.
+    image: (u16, Image),
+    /// Room for properties that are changed.
+    properties: Vec<u8>,
 }
 
 impl Middleware for OutboundManager {
@@ -54,7 +59,7 @@ impl Middleware for OutboundManager {
         "OutboundManager"
     }
 
-    saved_part! { windows, aliases; image, below, changed; PURPOSE }
+    saved_part! { windows, aliases; image, below; PURPOSE }
 
     fn inspect(&self, session: SessionId, found: &mut Inspection) {
         found.in_flight = self.windows.get(session).map(|window| window.inspect()).unwrap_or_default();
@@ -146,7 +151,7 @@ impl OutboundManager {
         let Some(publication) = cx.publication(&forward.what) else { return Flow::Done };
         let many = receivers.len() > 1;
         let mut elsewhere = Vec::new();
-        self.image.class = None;
+        self.forget_images();
         for receiver in receivers.drain(..) {
             let Some(session) = cx.state.sessions.get(receiver.session) else { continue };
             if session.program {
@@ -164,7 +169,11 @@ impl OutboundManager {
                 }
                 (Some((id, connection)), QoS::AtMostOnce) => {
                     if receiver.source != Source::Relay || !full(cx, connection) {
-                        self.send(cx, id, &publication, &forward.what, &receiver, None, many);
+                        if connection.mounted {
+                            self.send_below(cx, id, &publication, &forward.what, &receiver, None, many);
+                        } else {
+                            self.send(cx, id, &publication, &forward.what, &receiver, None, many);
+                        }
                     } else {
                         cx.stats().dropped_slow += 1;
                         cx.fate(receiver.session, publication.topic, Fate::Slow);
@@ -192,7 +201,7 @@ impl OutboundManager {
                         continue;
                     }
                     let sent =
-                        self.send(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
+                        self.send_seen(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
                     if let (true, Some(message)) = (sent, cx.keep(&forward.what)) {
                         self.track(InFlight::new(packet_id, message, &receiver), receiver);
                     }
@@ -209,6 +218,11 @@ impl OutboundManager {
         }
         forward.receivers = elsewhere;
         Flow::Next
+    }
+
+    /// Another message is in hand.
+    fn forget_images(&mut self) {
+        (self.image.class, self.below.image.1.class) = (None, None);
     }
 
     /// A message for a session that is stored: as it is in flight, so it is recorded. With QoS 2 it is sent only then: after
@@ -239,7 +253,7 @@ impl OutboundManager {
                 cx.fate(session, publication.topic, Fate::Gated { packet_id });
                 cx.when_committed(seq, session, Action::Deliver { session, packet_id });
             }
-            _ => drop(self.send(cx, id, publication, what, &receiver, Some(packet_id), false)),
+            _ => drop(self.send_seen(cx, id, publication, what, &receiver, Some(packet_id), false)),
         }
         self.track(flight, receiver);
     }
@@ -255,8 +269,8 @@ impl OutboundManager {
         let Some((message, qos, retain, identifiers)) = flight else { return };
         let receiver = Receiver { session, qos, retain, source: Source::Relay, identifiers };
         let what = What::Kept(message.clone());
-        self.image.class = None;
-        self.send(cx, id, &message.publication(), &what, &receiver, Some(packet_id), false);
+        self.forget_images();
+        self.send_seen(cx, id, &message.publication(), &what, &receiver, Some(packet_id), false);
     }
 
     /// Takes up what a record says that an earlier machine had in flight: as if its client had just left.
@@ -306,9 +320,6 @@ impl OutboundManager {
     ) -> bool {
         let wall = cx.state.now.wall;
         let Some(connection) = cx.state.connections.get(id) else { return false };
-        if connection.mounted && self.below == 0 {
-            return self.send_below(cx, id, publication, what, receiver, packet_id, many);
-        }
         let version = connection.version;
         let mut delivery = Delivery {
             version,
@@ -321,7 +332,8 @@ impl OutboundManager {
         };
         let limited = connection.packet_size_max < u32::MAX;
         if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
-            drop_unsent(cx, receiver.session, self.topic(cx, what, publication), Fate::TooLarge);
+            cx.stats().dropped_too_large += 1;
+            cx.fate(receiver.session, publication.topic, Fate::TooLarge);
             return false;
         }
         cx.state.stats.publishes_sent += 1;
@@ -340,13 +352,13 @@ impl OutboundManager {
             cx.state.share(id, message);
         } else if many && delivery.alias.is_none() {
             let image = &mut self.image;
-            let class = (self.below, version, receiver.qos, receiver.retain, &receiver.identifiers);
-            if image.class.as_ref().is_none_or(|(b, v, q, r, i)| (*b, *v, *q, *r, i) != class) {
+            let class = (version, receiver.qos, receiver.retain, &receiver.identifiers);
+            if image.class.as_ref().is_none_or(|(v, q, r, i)| (*v, *q, *r, i) != class) {
                 image.bytes.clear();
                 image.id_at = encode_publish(&mut image.bytes, publication, &delivery, wall);
                 image.bytes.extend_from_slice(publication.payload);
                 let identifiers = receiver.identifiers.clone();
-                image.class = Some((self.below, version, receiver.qos, receiver.retain, identifiers));
+                image.class = Some((version, receiver.qos, receiver.retain, identifiers));
             }
             if let Some(packet_id) = packet_id {
                 image.bytes[image.id_at..image.id_at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
@@ -358,11 +370,28 @@ impl OutboundManager {
                 out.extend_from_slice(publication.payload);
             });
         }
-        if cx.state.trace.is_some() {
-            let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
-            cx.fate(receiver.session, self.topic(cx, what, publication), sent);
-        }
+        let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
+        cx.fate(receiver.session, publication.topic, sent);
         true
+    }
+
+    /// The same, as its client knows the message.
+    #[allow(clippy::too_many_arguments)] // as above
+    fn send_seen(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnectionId,
+        publication: &Publication<'_>,
+        what: &What,
+        receiver: &Receiver,
+        packet_id: Option<PacketId>,
+        many: bool,
+    ) -> bool {
+        if cx.connection(id).is_some_and(|connection| connection.mounted) {
+            self.send_below(cx, id, publication, what, receiver, packet_id, many)
+        } else {
+            self.send(cx, id, publication, what, receiver, packet_id, many)
+        }
     }
 
     /// The same for a client below a mount point: the topic is sent without it.
@@ -381,13 +410,23 @@ impl OutboundManager {
             return false;
         };
         let config = cx.state.config.clone();
-        let mut changed = core::mem::take(&mut self.changed);
-        let seen = seen_below(&config.listener(listener).mount_point, publication, &mut changed);
+        let mut properties = core::mem::take(&mut self.below.properties);
+        let seen = seen_below(&config.listener(listener).mount_point, publication, &mut properties);
         let sent = match seen {
             Ok(seen) => {
-                self.below = u32::from(listener) + 1;
+                let (of, image) = &mut self.below.image;
+                if *of != listener {
+                    (*of, image.class) = (listener, None);
+                }
+                // Those who know the message by its full topic have their own.
+                core::mem::swap(&mut self.image, image);
                 let sent = self.send(cx, id, &seen, what, receiver, packet_id, many);
-                self.below = 0;
+                core::mem::swap(&mut self.image, &mut self.below.image.1);
+                // What is told of it names the topic that the broker knows.
+                let told = cx.state.trace.as_mut().and_then(|trace| trace.back_mut());
+                if let Some(Traced::Delivery { topic, .. }) = told {
+                    *topic = publication.topic.into();
+                }
                 sent
             }
             Err(fate) => {
@@ -395,17 +434,8 @@ impl OutboundManager {
                 false
             }
         };
-        self.changed = changed;
+        self.below.properties = properties;
         sent
-    }
-
-    /// The topic of the message in hand, as the broker knows it.
-    fn topic<'t>(&self, cx: &Cx<'t>, what: &'t What, publication: &Publication<'t>) -> &'t str {
-        match what {
-            _ if self.below == 0 => publication.topic,
-            What::Kept(message) => message.topic(),
-            What::Current => cx.current.map_or(publication.topic, |current| current.topic),
-        }
     }
 
     /// The alias of a topic towards a client that allows aliases, and whether the client has yet to learn it
@@ -496,7 +526,7 @@ impl OutboundManager {
             };
             let publication = match mount_point {
                 "" => Ok(message.publication()),
-                mount_point => seen_below(mount_point, &message.publication(), &mut self.changed),
+                mount_point => seen_below(mount_point, &message.publication(), &mut self.below.properties),
             };
             // [MQTT-3.1.2-25]
             let fits = |seen: &Publication<'_>| publish_len(seen, &delivery) <= packet_size_max as usize;

@@ -432,8 +432,9 @@ fn announce(
     if !config.retain_available {
         properties.push(Property::RetainAvailable(false));
     }
-    if connection.packet_limit < PACKET_SIZE_MAX {
-        properties.push(Property::MaximumPacketSize(connection.packet_limit));
+    let packet_limit = connection.packet_limit(config);
+    if packet_limit < PACKET_SIZE_MAX {
+        properties.push(Property::MaximumPacketSize(packet_limit));
     }
     if let (true, Some(session)) = (opening.assigned, cx.session(session)) {
         properties.push(Property::AssignedClientIdentifier(&session.client_id));

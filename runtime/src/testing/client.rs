@@ -1,12 +1,15 @@
 //! A client of raw bytes: it knows just enough to test a runtime.
 
 use super::tls::{self, Secured};
-use crate::{Handle, ListenAddress, Listener, Pipe, Prepared, Transport};
+use crate::{
+    AsyncStream, Handle, ListenAddress, Listener, Pipe, PipeReader, PipeWriter, Prepared, Transport,
+};
 use culex_core::Peer;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
@@ -34,6 +37,8 @@ pub enum At {
     Unix(&'static Path),
     /// Inside the program, by the layers of this listener.
     Program(&'static Handle, u16),
+    /// The same, by a stream of which the broker only learns through tasks whether it takes something.
+    Async(&'static Handle, u16),
 }
 
 /// A row of the table of transports that the suite is run over.
@@ -53,6 +58,8 @@ pub enum Over {
     Pipe,
     /// A pipe, with WebSocket.
     PipeWebSocket,
+    /// An asynchronous stream that sends nothing before it is flushed.
+    Async,
 }
 
 impl Over {
@@ -64,7 +71,7 @@ impl Over {
             Self::Tls => Listener::new("mqtts://127.0.0.1:0").tls(tls::broker()),
             Self::WebSocketTls => Listener::new("wss://127.0.0.1:0/mqtt").tls(tls::broker()),
             Self::Unix => Listener::new(format!("unix:{}", std::env::temp_dir().join(name).display())),
-            Self::Pipe => Listener::program(Transport::mqtt()),
+            Self::Pipe | Self::Async => Listener::program(Transport::mqtt()),
             Self::PipeWebSocket => Listener::program(Transport::websocket("/mqtt")),
         }
     }
@@ -84,6 +91,25 @@ impl Place {
         Self { at, websocket: url.transport().websocket.is_some() }
     }
 
+    /// The same place, reached in the way of this row.
+    #[must_use]
+    pub(crate) fn by(mut self, over: Over) -> Self {
+        if let (At::Program(handle, listener), Over::Async) = (self.at, over) {
+            self.at = At::Async(handle, listener);
+        }
+        self
+    }
+
+    /// Whether somebody listens there. A broker listens inside its program for as long as it runs.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        match self.at {
+            At::Tcp(address) | At::Tls(address) => TcpStream::connect(address).is_ok(),
+            At::Unix(path) => UnixStream::connect(path).is_ok(),
+            At::Program(..) | At::Async(..) => false,
+        }
+    }
+
     /// Opens a connection and sends nothing.
     #[must_use]
     pub fn open(self) -> Wire {
@@ -95,10 +121,14 @@ impl Place {
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 Wire::Unix(stream)
             }
-            At::Program(handle, listener) => {
+            At::Program(handle, listener) | At::Async(handle, listener) => {
                 let (mut ours, theirs) = Pipe::pair();
                 ours.set_read_timeout(Some(PATIENCE));
-                handle.accept(theirs, Peer { listener, ..Peer::default() }).unwrap();
+                let stream = match self.at {
+                    At::Async(..) => Buffered::stream(theirs),
+                    _ => theirs.into(),
+                };
+                handle.accept(stream, Peer { listener, ..Peer::default() }).unwrap();
                 Wire::Pipe(ours)
             }
         }
@@ -111,6 +141,57 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
+
+/// A pipe that takes all it is given and sends it when it is told to, as a stream of TLS may.
+struct Buffered {
+    reader: PipeReader,
+    writer: PipeWriter,
+    buffer: Vec<u8>,
+}
+
+impl Buffered {
+    fn stream(pipe: Pipe) -> crate::Stream {
+        let (reader, writer) = pipe.split();
+        crate::Stream::of_async(Self { reader, writer, buffer: Vec::new() })
+    }
+}
+
+impl AsyncStream for Buffered {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.reader.poll_read(cx, buffer).map(Ok)
+    }
+
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.len() >= BUFFERED_BYTES {
+            ready!(self.poll_flush(cx))?;
+        }
+        let slice = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        let count = slice.len().min(BUFFERED_BYTES);
+        self.buffer.extend_from_slice(&slice[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let count = ready!(self.writer.poll_write(cx, &self.buffer))?;
+            self.buffer.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        self.writer.end();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a stream with a buffer keeps before it has to send.
+const BUFFERED_BYTES: usize = 4096;
 
 /// A connection of a client below WebSocket.
 #[derive(Debug)]
@@ -235,9 +316,19 @@ impl Client {
 
     /// Sends bytes, by WebSocket in one frame.
     pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).unwrap();
+    }
+
+    /// The same, for a connection that may be closed.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.0 {
-            Stream::Plain(stream) => stream.write_all(bytes).unwrap(),
-            Stream::WebSocket(socket, _) => socket.send(Message::binary(bytes.to_vec())).unwrap(),
+            Stream::Plain(stream) => stream.write_all(bytes),
+            Stream::WebSocket(socket, _) => {
+                socket.send(Message::binary(bytes.to_vec())).map_err(io::Error::other)
+            }
         }
     }
 

@@ -4,6 +4,7 @@ mod store;
 
 use crate::observer::Observer;
 use crate::script::Script;
+use culex_core::config::{IdentityUse, ListenerConfig};
 use culex_core::middleware::{Authentication, Authorize, Permission, Wanted};
 use culex_core::packet::{QoS, ReasonCode};
 use culex_core::{
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub(crate) const PEERS: usize = 4;
 /// The bit of the first byte that says whether the machine stores what it acknowledges.
 pub(crate) const DURABLE: u8 = 0x10;
+/// The bit that says whether listeners differ.
+const LISTENERS: u8 = 0x20;
 /// More outputs of one input than any input of this size can cause.
 const OUTPUTS_MAX: usize = 1_000_000;
 
@@ -43,6 +46,17 @@ pub(crate) struct World {
     restored: bool,
 }
 
+/// Of the listeners by which the clients come each is another.
+fn listeners() -> Vec<ListenerConfig> {
+    let any = ListenerConfig::default;
+    vec![
+        any(),
+        ListenerConfig { mount_point: "a/".into(), identity: IdentityUse::UserName, ..any() },
+        ListenerConfig { mount_point: "a/b/".into(), identity: IdentityUse::ClientId, ..any() },
+        ListenerConfig { connections_max: 1, packet_size_max: 256, allow_anonymous: false, ..any() },
+    ]
+}
+
 /// The first byte says how narrow a machine is, whether it asks, and whether it stores.
 fn machine(kind: u8, now: Now) -> Broker {
     let mut config = Config { packet_size_max: 2048, ..Config::default() };
@@ -65,6 +79,9 @@ fn machine(kind: u8, now: Now) -> Broker {
             actions_max: 8,
             ..config
         };
+    }
+    if kind & LISTENERS != 0 {
+        config.listeners = listeners();
     }
     let mut stack = if kind & DURABLE != 0 { Stack::durable() } else { Stack::standard() };
     if kind & 2 != 0 {
@@ -109,6 +126,11 @@ impl World {
         if self.clients[at].is_none()
             && let Ok(id) = self.broker.accept(self.now, Peer { listener: at as u16, ..Peer::default() })
         {
+            if self.kind & LISTENERS != 0 && at < 3 {
+                let identity = Some("abc"[at..].into());
+                let peer = Peer { listener: u16::MAX, identity, ..Peer::default() };
+                self.broker.identified(self.now, id, peer);
+            }
             self.clients[at] = Some(Client { id, observer: Observer::default(), dropped: false });
         }
     }
