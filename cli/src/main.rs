@@ -6,6 +6,7 @@
 //! without a service manager ([`systemd`]).
 
 mod args;
+mod certificates;
 mod conformance;
 mod environment;
 mod file;
@@ -23,6 +24,7 @@ mod sim;
 mod systemd;
 
 use args::{Command, ServeArgs};
+use certificates::Certificates;
 use problem::Problem;
 use settings::Settings;
 use std::io::Write;
@@ -102,6 +104,7 @@ fn check_config(path: &Path) -> Result<(), Problem> {
     if !mistakes.is_empty() {
         return Err(Problem::mistakes(mistakes));
     }
+    Certificates::load(&settings.listeners())?;
     say(&format!("{}: ok", path.display()));
     Ok(())
 }

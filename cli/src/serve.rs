@@ -1,5 +1,6 @@
 //! `culex serve`: from the settings to the last goodbye.
 
+use crate::certificates::Certificates;
 use crate::problem::{Problem, one_line, words};
 use crate::recording::Recordings;
 use crate::runtime;
@@ -9,7 +10,7 @@ use crate::{log, say};
 use culex_core::Seed;
 use culex_runtime::{Handle, ListenUrl};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -18,10 +19,12 @@ use std::{io, process, thread};
 /// Runs a broker until a signal ends it.
 pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem> {
     let given = Given::take()?;
+    let listeners = settings.listeners();
+    let certificates = Certificates::load(&listeners)?;
     log::start(&settings.log);
     raise_open_files();
     // Before anything says that we are up: who reads it may send the signal at once.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
+    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])
         .map_err(|error| Problem::failure(format!("cannot watch for signals: {}", words(&error))))?;
     // The keys of a new RandomState come from the operating system.
     let seed = Seed(seed.unwrap_or_else(|| RandomState::new().hash_one(0_u8)));
@@ -29,14 +32,21 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
         "" => None,
         directory => Some(Recordings::start(Path::new(directory), settings.record_bytes_max)?),
     };
-    let notifier = Notifier::from_env();
+    let (notifier, served) = (Notifier::from_env(), certificates.clone());
     let started = |urls: &[ListenUrl], handle: Handle| {
-        stop_on(signals, handle.clone(), recordings.clone(), notifier.clone())?;
+        certificates.watch()?;
+        let told = Told {
+            handle: handle.clone(),
+            recordings: recordings.clone(),
+            notifier: notifier.clone(),
+            certificates,
+        };
+        told.by(signals)?;
         introduce(&settings, urls);
         notifier.ready();
         notifier.watch(handle)
     };
-    let listeners = given.listeners(&settings.listeners())?;
+    let listeners = given.listeners(&listeners, |listener| served.of(listener))?;
     let recorder = recordings.as_ref().map(Recordings::recorder);
     let ended = runtime::run(&settings, listeners, seed, recorder, started);
     if let Some(recordings) = &recordings {
@@ -63,30 +73,46 @@ fn introduce(settings: &Settings, urls: &[ListenUrl]) {
     say("everything is kept in memory: it is gone when the broker stops");
 }
 
-/// The first signal says goodbye to every client, the second does not wait for that. SIGUSR1 writes a recording.
-fn stop_on(
-    mut signals: Signals,
+/// Whom signals concern.
+struct Told {
     handle: Handle,
     recordings: Option<Recordings>,
     notifier: Notifier,
-) -> io::Result<()> {
-    let watch = move || {
-        let mut stopping = false;
-        for signal in signals.forever() {
-            match (signal, &recordings) {
-                (SIGUSR1, Some(recordings)) => recordings.write("signal"),
-                (SIGUSR1, None) => tracing::warn!("nothing is recorded: start with --record DIR"),
-                _ if !stopping => {
-                    stopping = true;
-                    tracing::info!("shutting down; a second signal stops at once");
-                    notifier.stopping();
-                    handle.shutdown();
+    certificates: Certificates,
+}
+
+impl Told {
+    /// The first SIGINT or SIGTERM says goodbye to every client, the second does not wait for that. SIGHUP reads
+    /// certificates anew, SIGUSR1 writes a recording.
+    fn by(self, mut signals: Signals) -> io::Result<()> {
+        let watch = move || {
+            let mut stopping = false;
+            for signal in signals.forever() {
+                match (signal, &self.recordings) {
+                    (SIGHUP, _) => self.reload(),
+                    (SIGUSR1, Some(recordings)) => recordings.write("signal"),
+                    (SIGUSR1, None) => tracing::warn!("nothing is recorded: start with --record DIR"),
+                    _ if !stopping => {
+                        stopping = true;
+                        tracing::info!("shutting down; a second signal stops at once");
+                        self.notifier.stopping();
+                        self.handle.shutdown();
+                    }
+                    _ => process::exit(128 + signal),
                 }
-                _ => process::exit(128 + signal),
             }
+        };
+        thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
+    }
+
+    fn reload(&self) {
+        self.notifier.reloading();
+        if self.certificates.is_empty() {
+            tracing::warn!("nothing to read anew: no listener has certificates");
         }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
+        self.certificates.reload();
+        self.notifier.ready();
+    }
 }
 
 /// Every connection is an open file: take as many as we may have.

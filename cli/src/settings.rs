@@ -320,7 +320,9 @@ fn listen_urls(value: &Value) -> Result<Vec<ListenUrl>, String> {
         }
     };
     let parse = |text: &str| match text.parse::<ListenUrl>() {
-        Ok(url) if url.transport().tls => Err(format!("{url}: TLS is not supported by this build yet")),
+        Ok(url) if url.transport().tls => Err(format!(
+            "{url}: TLS needs a certificate: give it a [[listener]] table in the configuration file"
+        )),
         parsed => parsed.map_err(|error| error.to_string()),
     };
     texts.into_iter().map(parse).collect()

@@ -5,7 +5,7 @@
 
 use crate::listener::ListenerSettings;
 use crate::problem::{Problem, words};
-use culex_runtime::{Handle, ListenAddress, ListenUrl, Listener};
+use culex_runtime::{Handle, ListenAddress, ListenUrl, Listener, Tls};
 use listenfd::ListenFd;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -48,8 +48,14 @@ impl Given {
     ///
     /// # Errors
     /// No URL has the address of a socket: whoever connects to it would wait for ever.
-    pub(crate) fn listeners(self, settings: &[ListenerSettings]) -> Result<Vec<Listener>, Problem> {
-        let mut listeners: Vec<_> = settings.iter().map(|settings| Some(settings.listener())).collect();
+    pub(crate) fn listeners(
+        self,
+        settings: &[ListenerSettings],
+        mut tls: impl FnMut(usize) -> Option<Tls>,
+    ) -> Result<Vec<Listener>, Problem> {
+        let listeners = settings.iter().enumerate();
+        let mut listeners: Vec<_> =
+            listeners.map(|(index, settings)| Some(settings.listener(tls(index)))).collect();
         for (address, socket) in self.0 {
             let mut urls = settings.iter().map(|settings| &settings.url);
             let position = urls.position(|url| address.is_of(url)).ok_or_else(|| {
@@ -109,6 +115,13 @@ impl Notifier {
     /// The broker listens.
     pub(crate) fn ready(&self) {
         self.tell("READY=1");
+    }
+
+    /// The broker reads its files anew; `ready` says that it is done.
+    pub(crate) fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let us = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
     }
 
     /// The broker says goodbye.

@@ -2,7 +2,7 @@
 //!
 //! A [`Layer`] turns the bytes of the wire into those that MQTT is made of, and back. Who drives it owns the buffers:
 //! a layer keeps only what it cannot understand yet and what it wants to say itself, each within a named limit. A
-//! [`Link`] is the layers of one connection, the outermost first: [`Proxy`] ▸ `Tls` ▸ [`WebSocket`]. A connection of
+//! [`Link`] is the layers of one connection, the outermost first: [`Proxy`] ▸ `Tls` (feature `tls`) ▸ [`WebSocket`]. A connection of
 //! plain TCP has none. [`Layers`] says which a listener wants.
 //!
 //! The same bytes lead to the same, with one exception: TLS draws random numbers. What it carries is the same, what it
@@ -28,11 +28,18 @@
 
 mod link;
 mod proxy;
+#[cfg(feature = "tls")]
+mod tls;
 mod trusted;
 mod websocket;
 
-pub use link::{Buffers, Layers, Link};
+pub use link::{Buffers, Carries, Layers, Link};
 pub use proxy::{PROXY_BYTES_MAX, Proxy};
+#[cfg(feature = "tls")]
+pub use tls::{
+    CertificateIdentity, CertificatePair, ClientCertificates, Demand, Pem, TLS_HANDSHAKE_BYTES_MAX,
+    TLS_SESSIONS_MAX, Tls, TlsError, TlsSettings, TlsVersion,
+};
 pub use trusted::{NotTrusted, Trusted};
 pub use websocket::{HANDSHAKE_BYTES_MAX, NotOrigins, Origins, WebSocket, WebSocketSettings};
 

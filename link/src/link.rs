@@ -141,11 +141,23 @@ impl Link {
     }
 }
 
+/// What is inside of TLS: the application protocol that is agreed on in the handshake (ALPN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Carries {
+    /// `mqtt`
+    Mqtt,
+    /// `http/1.1`
+    WebSocket,
+}
+
 /// Which layers the connections of a listener have. None by default: plain TCP.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// Connections come from these proxies only, and begin with a header of the PROXY protocol.
     pub proxy: Option<Trusted>,
+    /// What is inside of it is TLS.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::Tls>,
     /// MQTT is inside of WebSocket.
     pub websocket: Option<WebSocketSettings>,
 }
@@ -164,11 +176,21 @@ impl Layers {
     /// Whether a handshake costs more than looking at bytes: those of TLS compute signatures.
     #[must_use]
     pub fn has_costly_handshake(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
         false
     }
 
     /// What time it is, for the certificates of handshakes that go on.
-    pub fn set_time(&self, _now: Wall) {}
+    pub fn set_time(&self, now: Wall) {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.set_time(now);
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = now;
+    }
 
     /// The layers of a new connection from `address`; `None`: it needs none.
     #[must_use]
@@ -176,6 +198,11 @@ impl Layers {
         let mut layers: Vec<Box<dyn Layer>> = Vec::new();
         if self.proxy.is_some() {
             layers.push(Box::new(Proxy::new()));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let carries = if self.websocket.is_some() { Carries::WebSocket } else { Carries::Mqtt };
+            layers.push(tls.accept(carries));
         }
         if let Some(settings) = &self.websocket {
             layers.push(Box::new(WebSocket::with(settings.clone())));

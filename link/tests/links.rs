@@ -14,10 +14,12 @@ const FRAME: &[u8] = &[0x82, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
 const GOODBYE: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
 
 fn layers(proxy: bool, websocket: bool) -> Layers {
-    let mut layers = Layers::default();
-    layers.proxy = proxy.then(|| "10.0.0.0/8".parse().unwrap());
-    layers.websocket = websocket.then(|| WebSocketSettings::new("/mqtt".into()));
-    layers
+    let proxy = proxy.then(|| "10.0.0.0/8".parse().unwrap());
+    Layers {
+        proxy,
+        websocket: websocket.then(|| WebSocketSettings::new("/mqtt".into())),
+        ..Layers::default()
+    }
 }
 
 fn link(proxy: bool, websocket: bool) -> Link {

@@ -9,11 +9,14 @@ use culex_core::{
     Action, Broker, Close, ConnectionId, Disconnect, Forward, Input, Mono, Now, Origin, Peer, Refused,
     SessionId,
 };
-use culex_link::Progress;
+use culex_link::{Learnt, Progress};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
+
+#[cfg(test)]
+mod tests;
 
 /// One machine, its clock and its program.
 ///
@@ -158,8 +161,13 @@ impl Driver {
     /// takes that beyond its credit.
     fn receive_by_link(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         let Carried { learnt, plain, progress } = self.links.receive(now.wall, id, bytes);
-        // The machine does not listen to it yet.
-        let _ = learnt;
+        if let Some(Learnt { address, identity }) = learnt {
+            let peer = Peer { address, identity, ..Peer::default() };
+            if let Some(tape) = &mut self.tape {
+                tape.input(&self.broker, Some(now), &Input::Identified { id, peer: peer.clone() });
+            }
+            self.broker.identified(now, id, peer);
+        }
         if !plain.is_empty() {
             if let Some(tape) = &mut self.tape {
                 let bytes = plain.to_vec().into();

@@ -46,4 +46,7 @@ pub use shard::{Shard, Socket};
 pub use stream::{AsyncStream, Stream};
 pub use subscription::Subscription;
 
-pub use culex_link::{Origins, Trusted};
+pub use culex_link::{
+    CertificateIdentity, CertificatePair, ClientCertificates, Demand, Origins, Pem, Tls, TlsError,
+    TlsSettings, TlsVersion, Trusted,
+};

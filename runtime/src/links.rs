@@ -369,7 +369,7 @@ pub(crate) fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<u
 
 /// Steps of costly handshakes (a ClientHello, a client's certificate) in one turn: the others wait for the next one. A
 /// signature of RSA with 2048 bits takes about a millisecond, one of ECDSA a thirtieth of that.
-const STEPS_PER_TURN: usize = 8;
+pub(crate) const STEPS_PER_TURN: usize = 8;
 /// What is read at once of a connection whose handshake costs much: the step that is put off is no longer.
 const HANDSHAKE_READ_BYTES: usize = 4 * 1024;
 /// Costly handshakes under way at once, unless the program says otherwise.

@@ -2,7 +2,7 @@
 
 use crate::{ListenAddress, ListenUrl, Transport};
 use culex_core::config::ListenerConfig;
-use culex_link::{Layers, Origins, Trusted, WebSocketSettings};
+use culex_link::{Layers, Origins, Tls, Trusted, WebSocketSettings};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -25,6 +25,7 @@ pub struct Listener {
     place: Place,
     permissions: u32,
     socket: Option<OwnedFd>,
+    tls: Option<Tls>,
     proxies: Option<Trusted>,
     origins: Origins,
     forwarders: Trusted,
@@ -58,6 +59,7 @@ impl Listener {
             place,
             permissions: Self::PERMISSIONS,
             socket: None,
+            tls: None,
             proxies: None,
             origins: Origins::default(),
             forwarders: Trusted::default(),
@@ -69,6 +71,12 @@ impl Listener {
     /// other listeners.
     pub fn permissions(mut self, mode: u32) -> Self {
         self.permissions = mode & 0o777;
+        self
+    }
+
+    /// The certificates and what else TLS needs, for URLs that begin with `mqtts` or `wss`. Several listeners may share it.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -109,14 +117,18 @@ impl Listener {
     /// # Errors
     /// One line that names the URL: it is wrong ([`ErrorKind::InvalidInput`]) or cannot be listened on.
     pub(crate) fn bind(self) -> io::Result<Listening> {
-        let Self { place, permissions, socket, proxies, origins, forwarders, config } = self;
+        let Self { place, permissions, socket, tls, proxies, origins, forwarders, config } = self;
         let (url, socket) = match place {
-            Place::Url(text) => bind_url(&text, permissions, socket)?,
+            Place::Url(text) => bind_url(&text, permissions, socket, tls.is_some())?,
+            Place::Program(transport) if transport.tls && tls.is_none() => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS));
+            }
             Place::Program(transport) => (ListenUrl::new(transport, ListenAddress::Program), None),
         };
         let websocket = url.transport().websocket.clone();
         let websocket = websocket.map(|path| WebSocketSettings { path, origins, forwarded: forwarders });
-        let layers = Layers { proxy: proxies, websocket };
+        let tls = tls.filter(|_| url.transport().tls);
+        let layers = Layers { proxy: proxies, tls, websocket };
         Ok(Listening { url, socket, layers, config })
     }
 }
@@ -125,10 +137,11 @@ fn bind_url(
     text: &str,
     permissions: u32,
     socket: Option<OwnedFd>,
+    has_tls: bool,
 ) -> io::Result<(ListenUrl, Option<ListenSocket>)> {
     let url: ListenUrl = text.parse().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
     let bound = match socket {
-        _ if url.transport().tls => Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS)),
+        _ if url.transport().tls && !has_tls => Err(io::Error::new(ErrorKind::InvalidInput, WITHOUT_TLS)),
         Some(socket) => ListenSocket::given(socket, &url),
         None => ListenSocket::bind(&url, permissions),
     };
@@ -321,7 +334,7 @@ impl Drop for SocketFile {
     }
 }
 
-const WITHOUT_TLS: &str = "TLS is not supported by this build yet";
+const WITHOUT_TLS: &str = "TLS needs a certificate and its key";
 /// Connections that wait to be accepted; the system may cap it.
 const BACKLOG: i32 = 4096;
 
