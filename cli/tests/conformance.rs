@@ -1,33 +1,125 @@
 //! The program scores brokers: itself on every runtime, and Debian's mosquitto as a check of the checker.
+#![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
 mod common;
 
-use common::{Serving, culex, run};
+use common::{Serving, culex, file, run, run_within};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+const RUNTIMES: [&str; 3] = ["tokio", "smol", "std"];
+const TRANSPORTS: [&str; 5] = ["mqtt", "mqtts", "ws", "wss", "unix"];
+/// Longer than all scenarios take, several times over.
+const SCORE_TIME_MAX: Duration = Duration::from_secs(180);
+/// Scored at once: they wait more than they work.
+const AT_ONCE: usize = 3;
+
+/// The scenarios by every transport on every runtime, and the table of it in README.md.
 #[test]
-fn the_program_passes_every_scenario_on_every_runtime() {
-    for runtime in ["tokio", "smol", "std"] {
-        let broker = serve("mqtt://127.0.0.1:0", runtime);
-        passes(&broker, runtime, &[]);
+fn the_program_passes_every_scenario_on_every_runtime_by_every_transport() {
+    let place = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("transports");
+    std::fs::create_dir_all(&place).unwrap();
+    let ca_file = certificates(&place);
+    let brokers = RUNTIMES.map(|runtime| serve_all(&place, runtime));
+    let urls: Vec<Vec<&str>> = brokers.iter().map(|broker| broker.urls().collect()).collect();
+    let (next, scores) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let cell = next.fetch_add(1, Ordering::Relaxed);
+            let Some(transport) = TRANSPORTS.get(cell / RUNTIMES.len()) else { return };
+            let (runtime, url) =
+                (RUNTIMES[cell % RUNTIMES.len()], urls[cell % RUNTIMES.len()][cell / RUNTIMES.len()]);
+            assert!(url.starts_with(transport));
+            let ca_file = ca_file.to_str().unwrap();
+            let mut command = culex(&["conformance", "--url", url, "--ca-file", ca_file]);
+            let outcome = run_within(SCORE_TIME_MAX, &mut command);
+            assert_eq!(outcome.code, Some(0), "{transport} on {runtime}:\n{}{}", outcome.out, outcome.err);
+            scores.lock().unwrap().insert(cell, passed(&outcome.out));
+        }
+    };
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
+    let scores = scores.into_inner().unwrap();
+    assert!(scores.values().all(|passed| *passed > 800), "{scores:?}");
+    is_in_readme(&table(&scores));
+}
+
+/// How many scenarios passed, each counted for each version of MQTT.
+fn passed(out: &str) -> usize {
+    let summary = out.lines().rev().find(|line| line.contains('%')).unwrap_or_default();
+    let count = summary.split_whitespace().nth(1).and_then(|count| count.parse().ok());
+    count.unwrap_or_else(|| panic!("no summary in:\n{out}"))
+}
+
+fn table(scores: &BTreeMap<usize, usize>) -> String {
+    let mut table = format!("| | {} |\n|---|", RUNTIMES.join(" | "));
+    table.push_str(&"--:|".repeat(RUNTIMES.len()));
+    for (row, transport) in TRANSPORTS.iter().enumerate() {
+        let mark = if *transport == "unix" { "" } else { "//" };
+        table.push_str(&format!("\n| `{transport}:{mark}` |"));
+        for column in 0..RUNTIMES.len() {
+            table.push_str(&format!(" {} |", scores[&(row * RUNTIMES.len() + column)]));
+        }
+    }
+    table + "\n"
+}
+
+/// Compares with the table in README.md, or with `UPDATE_DOCS=1` writes it.
+fn is_in_readme(table: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    let (opening, closing) = ("<!-- transports -->\n\n", "\n<!-- end of transports -->");
+    let start = text.find(opening).expect("where the table is") + opening.len();
+    let end = start + text[start..].find(closing).expect("where the table ends");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        text.replace_range(start..end, table);
+        std::fs::write(path, text).unwrap();
+    } else {
+        let update = "UPDATE_DOCS=1 cargo test -p culex --test conformance";
+        assert_eq!(&text[start..end], table, "README.md is out of date: {update}");
     }
 }
 
-#[test]
-fn the_program_passes_every_scenario_by_websocket() {
-    let broker = serve("ws://127.0.0.1:0/mqtt", "tokio");
-    passes(&broker, "tokio", &[]);
+/// An authority that signs a certificate for this machine; returns where it is.
+fn certificates(place: &Path) -> PathBuf {
+    let write = |name: &str, text: String| {
+        std::fs::write(place.join(name), text).unwrap();
+        place.join(name)
+    };
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let ca_file = write("ca.pem", authority.self_signed(&key).unwrap().pem());
+    let issuer = Issuer::new(authority, key);
+    let key = KeyPair::generate().unwrap();
+    let broker = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+    write("broker.pem", broker.signed_by(&key, &issuer).unwrap().pem());
+    write("broker.key", key.serialize_pem());
+    ca_file
 }
 
-#[test]
-fn the_program_passes_the_scenarios_of_websocket_on_every_runtime() {
-    for runtime in ["tokio", "smol", "std"] {
-        let broker = serve("ws://127.0.0.1:0/mqtt", runtime);
-        let out = passes(&broker, runtime, &["--clause", "*MQTT-6.0.0-*"]);
-        assert!(out.contains(" 0 skipped") && !out.contains("0 of 0"), "on {runtime}:\n{out}");
+/// A broker with a listener for each transport.
+fn serve_all(place: &Path, runtime: &str) -> Serving {
+    let mut text = format!("runtime = \"{runtime}\"\n");
+    for transport in TRANSPORTS {
+        let url = match transport {
+            "unix" => format!("unix:{}", place.join(runtime).display()),
+            _ => format!("{transport}://127.0.0.1:0"),
+        };
+        text.push_str(&format!("[[listener]]\nurl = \"{url}\"\n"));
+        if matches!(transport, "mqtts" | "wss") {
+            let name = |file: &str| place.join(file).display().to_string();
+            let (certificate, key) = (name("broker.pem"), name("broker.key"));
+            text.push_str(&format!("certificate = \"{certificate}\"\nkey = \"{key}\"\n"));
+        }
     }
+    let config = file(&format!("transports_{runtime}.toml"), &text);
+    Serving::start(&mut culex(&["serve", "--config", config.to_str().unwrap()]))
 }
 
 const EXPECTED: &str = "expected mqtt://host:port, ws://host:port/path, mqtts://, wss:// or unix:path";
@@ -44,18 +136,6 @@ fn a_url_that_cannot_be_scored_is_one_line() {
         let outcome = run(&mut culex(&["conformance", "--url", url]));
         assert_eq!((outcome.code, outcome.err), (Some(2), format!("culex: {url}: {what}\n")));
     }
-}
-
-fn serve(url: &str, runtime: &str) -> Serving {
-    Serving::start(&mut culex(&["serve", "--listen", url, "--runtime", runtime]))
-}
-
-/// Scores a broker, which must pass; returns the table.
-fn passes(broker: &Serving, runtime: &str, arguments: &[&str]) -> String {
-    let url = broker.urls().next().expect("it listens");
-    let outcome = run(culex(&["conformance", "--url", url]).args(arguments));
-    assert_eq!(outcome.code, Some(0), "on {runtime}:\n{}{}", outcome.out, outcome.err);
-    outcome.out
 }
 
 /// Kills the broker with the test.
@@ -94,5 +174,5 @@ fn mosquitto_passes_most_scenarios_and_not_those_it_is_known_to_fail() {
 }
 
 fn score(url: &str) -> common::Outcome {
-    run(&mut culex(&["conformance", "--url", url]))
+    run_within(SCORE_TIME_MAX, &mut culex(&["conformance", "--url", url]))
 }

@@ -36,11 +36,16 @@ pub(crate) struct Outcome {
 
 /// Runs the program to its end, which must come by itself.
 pub(crate) fn run(command: &mut Command) -> Outcome {
+    run_within(PATIENCE, command)
+}
+
+/// The same for what takes long.
+pub(crate) fn run_within(patience: Duration, command: &mut Command) -> Outcome {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let pid = pid(&child);
     let (done, output) = channel();
     thread::spawn(move || done.send(child.wait_with_output()));
-    let Ok(output) = output.recv_timeout(PATIENCE) else {
+    let Ok(output) = output.recv_timeout(patience) else {
         let _ = kill_process(pid, Signal::KILL);
         panic!("the program did not end by itself: {command:?}");
     };
