@@ -3,11 +3,8 @@
 use crate::certificates::Authority;
 use crate::client::{clients, has, mqttjs, need, tell_skipped};
 use crate::directory::Directory;
-use crate::program::{Listening, Program, Running};
-use std::collections::HashSet;
-use std::net::{Ipv4Addr, TcpListener};
+use crate::program::{Listening, Program, Running, free_port};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long the script may take. It keeps a shorter time itself.
@@ -74,17 +71,4 @@ fn script() -> Option<Command> {
     let mut command = Command::new("node");
     command.arg(clients().join("browser_client.js")).env("CHROMIUM", browser);
     Some(command)
-}
-
-/// A port that is free now and that no other test of this process was given.
-pub(crate) fn free_port() -> u16 {
-    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on the loopback");
-        let port = listener.local_addr().expect("a bound listener has an address").port();
-        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if given.get_or_insert_default().insert(port) {
-            return port;
-        }
-    }
 }

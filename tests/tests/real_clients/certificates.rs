@@ -57,6 +57,8 @@ impl Authority {
     ) -> Certified {
         let mut params = params(name, FAR);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        // Python asks for it, since 3.13.
+        params.use_authority_key_identifier_extension = true;
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem();

@@ -4,9 +4,11 @@ use crate::directory::Directory;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -177,6 +179,23 @@ fn port(line: &str) -> u16 {
     let digits = line.rsplit(':').next().unwrap_or_default();
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().unwrap_or_default()
+}
+
+/// A port that is free now, for programs that do not tell which they took. It is below those that Linux gives to
+/// connections, which come and go meanwhile, and a parallel run of the tests begins at another one.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    loop {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        assert!(given < COUNT, "all ports are taken");
+        let offset = std::process::id().wrapping_mul(100).wrapping_add(given) % COUNT;
+        let port = u16::try_from(FIRST + offset).expect("the last of them is below 32768");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(crate) fn workspace() -> &'static Path {

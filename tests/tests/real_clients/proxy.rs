@@ -1,11 +1,10 @@
 //! HAProxy in front: what a listener behind it knows of its clients.
 
-use crate::browser::free_port;
 use crate::certificates::Authority;
 use crate::client::{self, has, need_command};
 use crate::directory::Directory;
 use crate::mosquitto::Visitor;
-use crate::program::{Listening, Program, Running};
+use crate::program::{Listening, Program, Running, free_port};
 use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;

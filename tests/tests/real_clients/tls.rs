@@ -101,7 +101,7 @@ fn a_certificate_names_the_client_identifier() {
 }
 
 #[test]
-fn a_certificate_stands_for_a_user_name() {
+fn who_shows_a_certificate_is_not_anonymous() {
     if !has(client::mosquitto()) {
         return;
     }
