@@ -2,8 +2,8 @@
 //! browser, and HAProxy in front.
 //!
 //! The long checks are the scripts in `tests/clients`; run by hand they work against any broker. A client that is not
-//! installed is skipped by name, or fails the test when `CULEX_REQUIRE_CLIENTS=1`. The program is `$CULEX_BIN`, else
-//! the newest `culex` of the target directory, else it is built.
+//! installed is skipped by name, or fails the test when `CULEX_REQUIRE_CLIENTS=1`; a browser is skipped even then. The
+//! program is `$CULEX_BIN`, else the newest `culex` of the target directory, else it is built.
 #![allow(clippy::unwrap_used)] // as in tests
 
 mod browser;
