@@ -125,7 +125,7 @@ async function main () {
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
     '--disable-extensions', '--disable-background-networking', '--ignore-certificate-errors',
     `--user-data-dir=${profile}`, `http://127.0.0.1:${server.address().port}/`
-  ], { stdio: 'ignore' })
+  ], { stdio: 'ignore', detached: true })
   chromium.once('error', error => { failures++; console.log(`FAIL to start: ${error.message}`); end() })
   chromium.once('exit', code => { failures++; console.log(`FAIL: the browser ended with ${code}`); end() })
   const timer = setTimeout(() => { failures++; console.log('FAIL: the page did not come to its end'); end() }, BUDGET_MS)
@@ -134,7 +134,8 @@ async function main () {
   chromium.removeAllListeners('exit')
   const gone = new Promise(resolve => chromium.once('exit', resolve))
   if (chromium.exitCode === null && chromium.pid) {
-    chromium.kill('SIGKILL')
+    // Its children as well, which would go on writing to the profile.
+    process.kill(-chromium.pid, 'SIGKILL')
     await gone
   }
   fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })

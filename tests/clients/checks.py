@@ -26,8 +26,13 @@ class Checks:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=1883)
+        parser.add_argument("--unix", metavar="PATH", help="a Unix socket instead of host and port")
+        parser.add_argument("--websocket", metavar="PATH", help="by WebSocket, at this path")
+        parser.add_argument("--cafile", help="by TLS, and who signed the broker's certificate")
+        parser.add_argument("--short", action="store_true", help="connect, publish and subscribe, no more")
         arguments = parser.parse_args()
-        self.host, self.port = arguments.host, arguments.port
+        self.host, self.port, self.unix = arguments.host, arguments.port, arguments.unix
+        self.websocket, self.cafile, self.short = arguments.websocket, arguments.cafile, arguments.short
         self.run_id = uuid.uuid4().hex[:8]
         self.failures = 0
         self._ends = time.monotonic() + BUDGET_S
