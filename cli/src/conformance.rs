@@ -32,6 +32,9 @@ pub(crate) struct ConformanceArgs {
     /// Milliseconds the broker may take for an answer
     #[arg(long, value_name = "MS", default_value_t = 2_000)]
     patience: u64,
+    /// Tell scenarios that let time pass up to so many times until they pass: for busy machines
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    attempts: usize,
     /// Write the results as JSON, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -54,6 +57,7 @@ pub(crate) fn conformance(args: ConformanceArgs) -> Result<(String, bool), Probl
         clause: args.clause,
         longest: Duration::from_secs(args.slow),
         patience: Duration::from_millis(args.patience),
+        attempts: args.attempts,
         first_only: false,
     };
     let report = run(&options).map_err(|error| Problem::mistakes(vec![format!("culex: {error}")]))?;
