@@ -29,13 +29,13 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Seconds per case and round
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.5)]
     seconds: f64,
     /// Idle connections; a tenth of them for a broker with a thread per connection
     #[arg(long, default_value_t = 5000)]
     idle: usize,
     /// Connections that are made one after another
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 2000)]
     connects: usize,
     /// Where mosquitto is; without it there is no comparison
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/mosquitto")]
