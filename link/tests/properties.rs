@@ -190,8 +190,9 @@ proptest! {
         let frames = frames.concat();
         let (data, theirs) = by_tungstenite(&frames);
         let (plain, ours, _) = outcome(&[REQUEST, &frames].concat(), Vec::new());
-        // Ours gives the fragments of a message as they come, theirs when all are there.
-        prop_assert!(plain.starts_with(&data));
+        // Ours gives the fragments of a message as they come, theirs when all are there. Behind text ours reads nothing.
+        let text = matches!(ours, Progress::Violated(violation) if violation.clause.0 == "MQTT-6.0.0-1");
+        prop_assert!(text || plain.starts_with(&data));
         match (theirs, ours) {
             // Ours refuses text; theirs takes it, and may find other mistakes behind it.
             (_, Progress::Violated(violation)) if violation.clause.0 == "MQTT-6.0.0-1" => {}

@@ -114,7 +114,7 @@ impl<A: Adapter> Builder<A> {
     /// Starts to listen, all addresses or none. Connections wait until the result runs.
     ///
     /// # Errors
-    /// One line that names the URL: it is wrong ([`ErrorKind::InvalidInput`]) or cannot be listened on.
+    /// One line that names the URL: it is wrong ([`InvalidInput`](io::ErrorKind::InvalidInput)) or cannot be listened on.
     pub fn bind(self) -> io::Result<A::Bound> {
         self.prepare().map(Into::into)
     }

@@ -353,7 +353,6 @@ impl End {
     }
 }
 
-/// The layers of a listener that has no options.
 /// Writes once; how many bytes of those offered, and how it went.
 pub(crate) fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> (usize, Written) {
     loop {

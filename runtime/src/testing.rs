@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout)]
 
 mod client;
+mod tls;
 mod trouble;
 pub mod websocket;
 
 pub use client::{At, Client, Over, Place, Wire};
+pub use tls::Secured;
 pub use trouble::*;
 
 use crate::{Adapter, Builder, Handle};
@@ -203,7 +205,7 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
     assert!(began.elapsed() < Duration::from_millis(Builder::<A>::SHUTDOWN_MS), "it waited for nothing");
     reader.join().unwrap();
     match place.at {
-        At::Tcp(address) => drop(TcpListener::bind(address).unwrap()),
+        At::Tcp(address) | At::Tls(address) => drop(TcpListener::bind(address).unwrap()),
         At::Unix(path) => assert!(!path.exists(), "the file of the socket is removed"),
         At::Program(handle, _) | At::Async(handle, _) => assert!(handle.connect().is_err()),
     }
@@ -311,6 +313,14 @@ macro_rules! runtime_suite {
 
         mod over_a_pipe {
             $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Pipe, }
+        }
+
+        mod over_tls {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tls, }
+        }
+
+        mod over_websocket_in_tls {
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocketTls, }
         }
 
         mod over_an_async_stream {

@@ -350,15 +350,19 @@ impl MemoryBackend {
         }
     }
 
-    /// Begins to send retained messages for a subscription.
+    /// Begins to send retained messages for a subscription: behind SUBACK, as clients like it. SUBACK is made later, and so
+    /// waits for the record.
     fn open_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
         let session = topic.session;
-        // A new subscription to the same filter starts over. Its page is in the log already, behind the one that ends.
+        // A new subscription to the same filter starts over.
         for _ in 0..self.end_page(cx, session, &topic.filter) {
             cx.journal(session, |client_id| Record::PageEnded { client_id, filter: topic.filter.clone() });
         }
         let identifiers = topic.identifier.into();
         let filter = topic.filter.clone();
+        if topic.options.qos > QoS::AtMostOnce {
+            cx.journal(session, |client_id| Record::Page { client_id, filter: filter.clone(), after: None });
+        }
         let page = Page { filter, options: topic.options, identifiers, after: None, restored: false };
         self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
         let Some(state) = cx.session_mut(session) else { return };
@@ -367,7 +371,7 @@ impl MemoryBackend {
             // It takes whatever there is.
             self.send_pages(cx, session, &mut Allowance { messages: u32::MAX, bytes: usize::MAX });
         } else {
-            cx.emit(Action::Room { session });
+            cx.emit_last(Action::Room { session });
         }
     }
 

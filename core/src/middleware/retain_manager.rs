@@ -1,8 +1,8 @@
 //! The middleware `RetainManager`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx, Record};
-use crate::packet::{QoS, RetainHandling};
+use crate::broker::{Action, Cx};
+use crate::packet::RetainHandling;
 use alloc::boxed::Box;
 
 /// Retained messages: when they are stored, and when a subscription gets them.
@@ -40,13 +40,7 @@ impl Middleware for RetainManager {
                     RetainHandling::Never => false,
                 };
                 if wanted && topic.share.is_none() {
-                    // Before SUBACK is made, which waits for it: what it promises outlives a crash.
-                    if topic.options.qos > QoS::AtMostOnce {
-                        let (filter, after) = (topic.filter.clone(), None);
-                        cx.journal(topic.session, |client_id| Record::Page { client_id, filter, after });
-                    }
-                    // Behind SUBACK, as clients like it.
-                    cx.emit_last(Action::LookupRetained(Box::new(topic.clone())));
+                    cx.emit(Action::LookupRetained(Box::new(topic.clone())));
                 }
             }
             _ => {}

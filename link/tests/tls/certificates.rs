@@ -1,6 +1,8 @@
 //! Whose certificates are taken, and what an operator is told about files.
 
-use crate::support::{Authority, Certified, DAY_MS, TODAY, Wire, clients, config, pair, settings, tls};
+use crate::support::{
+    ADDRESS, Authority, Certified, DAY_MS, TODAY, Wire, clients, config, pair, settings, tls,
+};
 use culex_core::Wall;
 use culex_link::{CertificateIdentity, ClientCertificates, Demand, Pem, Tls, TlsSettings};
 use rcgen::{DnType, SanType, date_time_ymd};
@@ -57,6 +59,7 @@ fn a_clients_certificate_says_who_it_is() {
         let mut wire = Wire::new(config, "broker", &tls(world.settings.clone()));
         wire.talk();
         assert_eq!(wire.identity(), Some("device-7"));
+        assert_eq!(wire.learnt.as_ref().unwrap().address, Some(ADDRESS.into()), "and where its socket is");
         wire.say(CONNECT);
         assert_eq!(wire.plain, CONNECT);
     }

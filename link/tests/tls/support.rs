@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// 2026-01-01, in milliseconds: the day of the tests.
 pub(crate) const TODAY: Wall = Wall(1_767_225_600_000);
+/// Where clients come from.
+pub(crate) const ADDRESS: ([u8; 4], u16) = ([192, 0, 2, 1], 4711);
 pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// Who signs certificates.
@@ -170,7 +172,7 @@ impl Wire {
         let client = ClientConnection::new(Arc::new(config), host.to_owned().try_into().unwrap()).unwrap();
         Self {
             client,
-            link: layers.link(None).unwrap(),
+            link: layers.link(Some(ADDRESS.into())).unwrap(),
             buffers: Buffers::default(),
             plain: Vec::new(),
             end: Progress::Open,

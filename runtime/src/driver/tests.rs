@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::links::STEPS_PER_TURN;
-use culex_core::{Config, Seed, Stack};
-use culex_link::{CertificatePair, Layers, Pem, Tls, TlsSettings};
+use culex_core::{Config, Seed, Stack, Wall};
+use culex_link::{
+    CertificateIdentity, CertificatePair, ClientCertificates, Demand, Layers, Pem, Tls, TlsSettings,
+};
 use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::sync::Arc;
 
@@ -21,10 +24,7 @@ fn driver(handshakes_max: usize) -> (Driver, Arc<ClientConfig>) {
     let settings = TlsSettings { certificates: vec![pair], ..TlsSettings::default() };
     let tls = Tls::new(settings, clock.now().wall).unwrap();
     let layers = vec![Layers { tls: Some(tls), ..Layers::default() }, Layers::default()];
-    let broker = Broker::new(Arc::new(Config::default()), Stack::standard(), Seed(1), clock.now());
-    let links = Links::new(layers, handshakes_max);
-    let (ask, notice): (OnAsk, OnNotice) = (Box::new(|_, _| {}), Box::new(|_| {}));
-    let driver = Driver::new(broker, links, clock, Inbox::default(), ask, notice, Duration::ZERO);
+    let driver = driver_with(layers, handshakes_max, clock);
     let mut roots = RootCertStore::empty();
     roots.add(issued.cert.der().clone()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -33,6 +33,13 @@ fn driver(handshakes_max: usize) -> (Driver, Arc<ClientConfig>) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     (driver, Arc::new(config))
+}
+
+fn driver_with(layers: Vec<Layers>, handshakes_max: usize, clock: Clock) -> Driver {
+    let broker = Broker::new(Arc::new(Config::default()), Stack::standard(), Seed(1), clock.now());
+    let links = Links::new(layers, handshakes_max);
+    let (ask, notice): (OnAsk, OnNotice) = (Box::new(|_, _| {}), Box::new(|_| {}));
+    Driver::new(broker, links, clock, Inbox::default(), ask, notice, Duration::ZERO)
 }
 
 fn client(config: &Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
@@ -137,6 +144,53 @@ fn only_so_many_handshakes_are_under_way_and_an_open_connection_is_none() {
     assert_eq!(driver.accept(peer(0)), Err(Refused::Full));
     driver.disconnected(second, Disconnect::Eof);
     assert!(driver.accept(peer(0)).is_ok());
+}
+
+/// By the PROXY header where it is, by its certificate who it is.
+#[test]
+fn the_machine_knows_what_the_layers_learnt_before_it_gets_connect() {
+    let clock = Clock::start(None);
+    let issued = rcgen::generate_simple_self_signed(["broker".to_owned()]).unwrap();
+    let pem = |text: String| Pem::text("pem", text.as_bytes());
+    let (chain, key) = (pem(issued.cert.pem()), pem(issued.signing_key.serialize_pem()));
+    let clients = ClientCertificates {
+        authorities: chain.clone(),
+        demand: Demand::Required,
+        revoked: Vec::new(),
+        identity: CertificateIdentity::AlternativeName,
+    };
+    let settings = TlsSettings {
+        certificates: vec![CertificatePair { chain, key }],
+        clients: Some(clients),
+        ..TlsSettings::default()
+    };
+    // Long before the certificates were made: the driver has to say what time it is.
+    let tls = Some(Tls::new(settings, Wall(0)).unwrap());
+    let layers = vec![Layers { proxy: Some("10.0.0.1".parse().unwrap()), tls, ..Layers::default() }];
+    let mut driver = driver_with(layers, 10, clock);
+    let mut roots = RootCertStore::empty();
+    roots.add(issued.cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![issued.cert.der().clone()],
+            PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let (mut client, hello) = client(&Arc::new(config));
+    let id = driver.accept(Peer { address: Some(([10, 0, 0, 1], 999).into()), ..peer(0) }).unwrap();
+    driver.receive(id, b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 8883\r\n");
+    driver.receive(id, &hello);
+    let (written, _, _) = turn(&mut driver);
+    client.read_tls(&mut &written[0].1[..]).unwrap();
+    client.process_new_packets().unwrap();
+    io::Write::write_all(&mut client.writer(), CONNECT).unwrap();
+    driver.receive(id, &said(&mut client));
+    let peer = driver.broker.inspect("a").unwrap().connection.unwrap().peer;
+    assert_eq!(peer.address, Some(([192, 0, 2, 1], 4711).into()));
+    assert_eq!(peer.identity.as_deref(), Some("broker"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A client of raw bytes: it knows just enough to test a runtime.
 
+use super::tls::{self, Secured};
 use crate::{
     AsyncStream, Handle, ListenAddress, Listener, Pipe, PipeReader, PipeWriter, Prepared, Transport,
 };
@@ -30,6 +31,8 @@ pub struct Place {
 pub enum At {
     /// By TCP.
     Tcp(SocketAddr),
+    /// By TLS.
+    Tls(SocketAddr),
     /// By a Unix socket.
     Unix(&'static Path),
     /// Inside the program, by the layers of this listener.
@@ -45,6 +48,10 @@ pub enum Over {
     Tcp,
     /// `ws://`
     WebSocket,
+    /// `mqtts://`
+    Tls,
+    /// `wss://`
+    WebSocketTls,
     /// `unix:`
     Unix,
     /// A pipe, without layers.
@@ -61,6 +68,8 @@ impl Over {
         match self {
             Self::Tcp => Listener::new("mqtt://127.0.0.1:0"),
             Self::WebSocket => Listener::new("ws://127.0.0.1:0/mqtt"),
+            Self::Tls => Listener::new("mqtts://127.0.0.1:0").tls(tls::broker()),
+            Self::WebSocketTls => Listener::new("wss://127.0.0.1:0/mqtt").tls(tls::broker()),
             Self::Unix => Listener::new(format!("unix:{}", std::env::temp_dir().join(name).display())),
             Self::Pipe | Self::Async => Listener::program(Transport::mqtt()),
             Self::PipeWebSocket => Listener::program(Transport::websocket("/mqtt")),
@@ -76,6 +85,7 @@ impl Place {
         let at = match url.address() {
             ListenAddress::Unix(path) => At::Unix(Box::leak(path.clone())),
             ListenAddress::Program => At::Program(Box::leak(Box::new(prepared.handle())), 0),
+            ListenAddress::Tcp { .. } if url.transport().tls => At::Tls(prepared.local_addrs()[0]),
             ListenAddress::Tcp { .. } => At::Tcp(prepared.local_addrs()[0]),
         };
         Self { at, websocket: url.transport().websocket.is_some() }
@@ -94,8 +104,9 @@ impl Place {
     #[must_use]
     pub fn is_open(self) -> bool {
         match self.at {
-            At::Tcp(address) => TcpStream::connect(address).is_ok(),
-            At::Unix(path) => UnixStream::connect(path).is_ok(),
+            At::Tcp(address) | At::Tls(address) => TcpStream::connect(address).is_ok(),
+            // Nobody who connects is needed for it to close.
+            At::Unix(path) => path.exists(),
             At::Program(..) | At::Async(..) => false,
         }
     }
@@ -104,12 +115,8 @@ impl Place {
     #[must_use]
     pub fn open(self) -> Wire {
         match self.at {
-            At::Tcp(address) => {
-                let stream = TcpStream::connect(address).unwrap();
-                stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                Wire::Tcp(stream)
-            }
+            At::Tcp(address) => Wire::Tcp(connect(address)),
+            At::Tls(address) => Wire::Tls(Secured::new(connect(address))),
             At::Unix(path) => {
                 let stream = UnixStream::connect(path).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -127,6 +134,13 @@ impl Place {
             }
         }
     }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 /// A pipe that takes all it is given and sends it when it is told to, as a stream of TLS may.
@@ -185,6 +199,8 @@ const BUFFERED_BYTES: usize = 4096;
 pub enum Wire {
     /// By TCP.
     Tcp(TcpStream),
+    /// By TLS.
+    Tls(Secured),
     /// By a Unix socket.
     Unix(UnixStream),
     /// Inside the program.
@@ -195,6 +211,7 @@ impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
             Self::Pipe(pipe) => pipe.read(buffer),
         }
@@ -205,6 +222,7 @@ impl Write for Wire {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(buffer),
+            Self::Tls(stream) => stream.write(buffer),
             Self::Unix(stream) => stream.write(buffer),
             Self::Pipe(pipe) => pipe.write(buffer),
         }

@@ -344,6 +344,20 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_was_saved_knows_what_is_left_to_send() {
+        let mut window = Window::default();
+        let sent = [(); 5].map(|()| fly(&mut window));
+        window.rewind();
+        assert_eq!(window.next_unsent().map(|flight| flight.packet_id), Some(sent[0]));
+        let mut bytes = Vec::new();
+        window.save(&mut Writer::new(&mut bytes));
+        let mut again = Window::load(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!((again.len(), again.unsent), (5, 4));
+        assert_eq!(again.next_unsent().map(|flight| flight.packet_id), Some(sent[1]));
+        assert_eq!(again.next_id(), window.next_id());
+    }
+
+    #[test]
     fn a_large_window_gives_its_memory_back_when_it_is_empty() {
         for (places, kept) in [(KEPT_PLACES, true), (KEPT_PLACES + 1, false)] {
             let mut window = Window { flights: VecDeque::with_capacity(places), ..Window::default() };
