@@ -4,6 +4,7 @@ use crate::poller::Poller;
 use crate::shard::Event;
 use culex_core::{ConnectionId, Disconnect};
 use culex_runtime::{Socket, Stream};
+use rustix::buffer::spare_capacity;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -111,11 +112,15 @@ impl Link {
         }
     }
 
-    /// Reads, blocking; 0: the peer closed, or the connection was.
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads, blocking, into a buffer of [`READ_BYTES`]; 0: the peer closed, or the connection was.
+    fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match &self.wire {
-            Wire::Socket(socket) => Ok(rustix::io::read(socket, buffer)?),
+            Wire::Socket(socket) => {
+                buffer.clear();
+                Ok(rustix::io::read(socket, spare_capacity(buffer))?)
+            }
             Wire::Own(stream) => {
+                buffer.resize(READ_BYTES, 0);
                 let waker = thread_waker();
                 loop {
                     self.window().reader = Some(waker.clone());
@@ -181,7 +186,8 @@ pub(crate) fn spawn_reader(
 }
 
 fn read(id: ConnectionId, link: &Link, events: &SyncSender<Event>) -> Disconnect {
-    let mut buffer = vec![0; READ_BYTES];
+    // Not filled with zeros: what a connection never reads into costs it no memory.
+    let mut buffer = Vec::with_capacity(READ_BYTES);
     loop {
         let count = match link.read(&mut buffer) {
             Ok(0) => return Disconnect::Eof,
