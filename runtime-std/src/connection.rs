@@ -4,7 +4,6 @@ use crate::poller::Poller;
 use crate::shard::Event;
 use culex_core::{ConnectionId, Disconnect};
 use culex_runtime::{Socket, Stream};
-use rustix::buffer::spare_capacity;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -112,13 +111,10 @@ impl Link {
         }
     }
 
-    /// Reads, blocking, into a buffer of [`READ_BYTES`]; 0: the peer closed, or the connection was.
+    /// Reads, blocking, into an empty buffer; 0: the peer closed, or the connection was.
     fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match &self.wire {
-            Wire::Socket(socket) => {
-                buffer.clear();
-                Ok(rustix::io::read(socket, spare_capacity(buffer))?)
-            }
+            Wire::Socket(socket) => Ok(rustix::io::read(socket, rustix::buffer::spare_capacity(buffer))?),
             Wire::Own(stream) => {
                 buffer.resize(READ_BYTES, 0);
                 let waker = thread_waker();
@@ -189,6 +185,7 @@ fn read(id: ConnectionId, link: &Link, events: &SyncSender<Event>) -> Disconnect
     // Not filled with zeros: what a connection never reads into costs it no memory.
     let mut buffer = Vec::with_capacity(READ_BYTES);
     loop {
+        buffer.clear();
         let count = match link.read(&mut buffer) {
             Ok(0) => return Disconnect::Eof,
             Ok(count) => count,
