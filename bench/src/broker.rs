@@ -107,7 +107,8 @@ impl Broker {
         )?;
         let mut command = Command::new(program);
         match kind {
-            Kind::Mosquitto => command.arg("-c").arg(&file),
+            // It warns of being run by root.
+            Kind::Mosquitto => command.arg("-c").arg(&file).stderr(Stdio::null()),
             _ => command.args(["serve", "--config"]).arg(&file),
         };
         command.stdin(Stdio::null()).stdout(Stdio::null());

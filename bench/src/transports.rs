@@ -137,7 +137,10 @@ impl<'p> Runs<'p> {
         let time = Duration::from_secs_f64(if self.plan.quick { 0.02 } else { self.plan.seconds });
         for transport in self.transports(kind) {
             let Some(place) = broker.place(transport) else { continue };
-            for (figure, case) in Figure::CASES {
+            for (figure, mut case) in Figure::CASES {
+                if self.plan.quick {
+                    (case.groups, case.subscribers) = (case.groups.min(3), case.subscribers.min(5));
+                }
                 let mut load = Load::connect(case, place, &self.scratch.full)?;
                 // Buffers grow to their size.
                 load.run(time / 5)?;
