@@ -207,15 +207,18 @@ impl World<'_> {
             return false;
         };
         let id = transmit.id();
-        let mut bytes = Vec::with_capacity(transmit.len());
-        transmit.chunks().for_each(|chunk| bytes.extend_from_slice(chunk));
-        let offered = bytes.len();
+        let offered = transmit.len();
         let Some(link) = self.by_id.get(&(shard, id)).copied() else {
             transmit.written(offered);
             return true;
         };
         let room = self.clients[self.links[link].client].plan.socket_bytes;
-        bytes.truncate(room.saturating_sub(self.links[link].down.bytes));
+        let room = room.saturating_sub(self.links[link].down.bytes);
+        // Only what it takes: a socket that takes single bytes is offered much, often.
+        let mut bytes = Vec::with_capacity(room.min(offered));
+        for chunk in transmit.chunks() {
+            bytes.extend_from_slice(&chunk[..chunk.len().min(room - bytes.len())]);
+        }
         transmit.written(bytes.len());
         self.digest.number(link as u64);
         self.digest.bytes(&bytes);
