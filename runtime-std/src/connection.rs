@@ -111,11 +111,12 @@ impl Link {
         }
     }
 
-    /// Reads, blocking; 0: the peer closed, or the connection was.
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads, blocking, into an empty buffer; 0: the peer closed, or the connection was.
+    fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match &self.wire {
-            Wire::Socket(socket) => Ok(rustix::io::read(socket, buffer)?),
+            Wire::Socket(socket) => Ok(rustix::io::read(socket, rustix::buffer::spare_capacity(buffer))?),
             Wire::Own(stream) => {
+                buffer.resize(READ_BYTES, 0);
                 let waker = thread_waker();
                 loop {
                     self.window().reader = Some(waker.clone());
@@ -181,8 +182,10 @@ pub(crate) fn spawn_reader(
 }
 
 fn read(id: ConnectionId, link: &Link, events: &SyncSender<Event>) -> Disconnect {
-    let mut buffer = vec![0; READ_BYTES];
+    // Not filled with zeros: what a connection never reads into costs it no memory.
+    let mut buffer = Vec::with_capacity(READ_BYTES);
     loop {
+        buffer.clear();
         let count = match link.read(&mut buffer) {
             Ok(0) => return Disconnect::Eof,
             Ok(count) => count,

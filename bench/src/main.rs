@@ -1,0 +1,64 @@
+//! What each runtime and each transport costs: `culex-bench transports`. How it measures, and what came of it, is in
+//! `docs/benchmarks.md`.
+#![forbid(unsafe_code)]
+
+mod broker;
+mod client;
+mod load;
+mod report;
+mod stream;
+mod transports;
+
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "culex-bench", about = "What the runtimes and transports of Culex cost")]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure CPU per message, memory per connection and CPU per connect
+    Transports(transports::Plan),
+}
+
+fn main() -> ExitCode {
+    let Line { command: Command::Transports(plan) } = Line::parse();
+    match transports::run(&plan) {
+        Ok(report) => {
+            let _ = write!(std::io::stdout(), "{report}");
+            ExitCode::SUCCESS
+        }
+        Err(trouble) => {
+            let _ = writeln!(std::io::stderr(), "culex-bench: {trouble}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why there are no figures.
+#[derive(Debug)]
+struct Trouble(String);
+
+impl Trouble {
+    fn new(line: impl Into<String>) -> Self {
+        Self(line.into())
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
