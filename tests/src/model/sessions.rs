@@ -199,6 +199,12 @@ impl Model {
         if present && let Some(index) = self.current.get(&client).copied() {
             self.resume(index, link, &connecting, sure);
         } else {
+            if there == There::Perhaps
+                && let Some(index) = self.current.get(&client).copied()
+            {
+                // Another CONNECT may have taken the session up before it ended, and its will with it.
+                self.lives[index].sure = false;
+            }
             self.begin(seq, client, link, &connecting, sure);
         }
         Ok(())
