@@ -405,6 +405,13 @@ pub struct SubscribeTopic {
     pub identifier: Option<NonZeroU32>,
 }
 
+impl SubscribeTopic {
+    /// Options and Subscription Identifier as records hold them.
+    pub(crate) fn to_record(&self) -> (u8, u32) {
+        (self.options.to_byte(), self.identifier.map_or(0, NonZeroU32::get))
+    }
+}
+
 /// See [`Action::TopicSubscribed`].
 #[derive(Debug, Clone)]
 pub struct TopicSubscribed {

@@ -57,6 +57,10 @@ pub enum Record {
         client_id: Box<str>,
         /// The Topic Filter of the subscription.
         filter: Box<str>,
+        /// What the subscription said, as in [`Record::Subscription`]: it may have been replaced since.
+        options: u8,
+        /// Its Subscription Identifier; 0: none.
+        identifier: u32,
         /// The topic of the last one that was sent.
         after: Option<Box<str>>,
     },

@@ -286,14 +286,11 @@ impl MemoryBackend {
         let existed =
             self.index.subscribe(&topic.filter, share, topic.session, topic.options, topic.identifier);
         self.note_subscriptions(cx, topic.session);
-        let (options, identifier) = (topic.options.to_byte(), topic.identifier.map_or(0, |id| id.get()));
+        let (options, identifier) = topic.to_record();
         cx.journal(topic.session, |client_id| {
             let filter = with_share(share, &topic.filter);
             Record::Subscription { client_id, filter, options, identifier }
         });
-        if existed && share.is_none() {
-            self.replace_page(cx, topic);
-        }
         cx.emit(Action::TopicSubscribed(Box::new(TopicSubscribed { topic: topic.clone(), existed })));
     }
 
@@ -350,19 +347,15 @@ impl MemoryBackend {
         }
     }
 
-    /// Begins to send retained messages for a subscription: behind SUBACK, as clients like it. SUBACK is made later, and so
-    /// waits for the record.
+    /// Begins to send retained messages for a subscription.
     fn open_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
         let session = topic.session;
-        // A new subscription to the same filter starts over.
+        // A new subscription to the same filter starts over. Its page is in the log already, behind the one that ends.
         for _ in 0..self.end_page(cx, session, &topic.filter) {
             cx.journal(session, |client_id| Record::PageEnded { client_id, filter: topic.filter.clone() });
         }
         let identifiers = topic.identifier.into();
         let filter = topic.filter.clone();
-        if topic.options.qos > QoS::AtMostOnce {
-            cx.journal(session, |client_id| Record::Page { client_id, filter: filter.clone(), after: None });
-        }
         let page = Page { filter, options: topic.options, identifiers, after: None, restored: false };
         self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
         let Some(state) = cx.session_mut(session) else { return };
@@ -371,24 +364,7 @@ impl MemoryBackend {
             // It takes whatever there is.
             self.send_pages(cx, session, &mut Allowance { messages: u32::MAX, bytes: usize::MAX });
         } else {
-            cx.emit_last(Action::Room { session });
-        }
-    }
-
-    /// A subscription was replaced: what is left of its retained messages is sent as the new one wants it.
-    fn replace_page(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {
-        let Some(pages) = self.pages.get_mut(topic.session) else { return };
-        let Some(at) = pages.iter().position(|page| page.filter == topic.filter) else { return };
-        let recorded = pages[at].options.qos > QoS::AtMostOnce;
-        (pages[at].options, pages[at].identifiers) = (topic.options, topic.identifier.into());
-        if recorded || topic.options.qos == QoS::AtMostOnce {
-            return;
-        }
-        // From now on it is in the log, behind those that are there.
-        if let Some(page) = pages.remove(at) {
-            let (filter, after) = (page.filter.clone(), page.after.clone());
-            cx.journal(topic.session, |client_id| Record::Page { client_id, filter, after });
-            pages.push_back(page);
+            cx.emit(Action::Room { session });
         }
     }
 

@@ -1,8 +1,8 @@
 //! The middleware `RetainManager`.
 
 use super::{Flow, Hooks, Middleware};
-use crate::broker::{Action, Cx};
-use crate::packet::RetainHandling;
+use crate::broker::{Action, Cx, Record};
+use crate::packet::{QoS, RetainHandling};
 use alloc::boxed::Box;
 
 /// Retained messages: when they are stored, and when a subscription gets them.
@@ -40,7 +40,20 @@ impl Middleware for RetainManager {
                     RetainHandling::Never => false,
                 };
                 if wanted && topic.share.is_none() {
-                    cx.emit(Action::LookupRetained(Box::new(topic.clone())));
+                    // Before SUBACK is made, which waits for it: what it promises outlives a crash.
+                    if topic.options.qos > QoS::AtMostOnce {
+                        let (options, identifier) = topic.to_record();
+                        let filter = topic.filter.clone();
+                        cx.journal(topic.session, |client_id| Record::Page {
+                            client_id,
+                            filter,
+                            options,
+                            identifier,
+                            after: None,
+                        });
+                    }
+                    // Behind SUBACK, as clients like it.
+                    cx.emit_last(Action::LookupRetained(Box::new(topic.clone())));
                 }
             }
             _ => {}

@@ -159,7 +159,7 @@ saved! {
         2 Subscription { client_id, filter, options, identifier },
         3 Unsubscription { client_id, filter },
         4 Retained(message),
-        5 Page { client_id, filter, after },
+        5 Page { client_id, filter, options, identifier, after },
         6 PageEnded { client_id, filter },
         7 Will { client_id, message, expiry_s, delay_s },
         8 WillGone { client_id },

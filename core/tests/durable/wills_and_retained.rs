@@ -221,7 +221,7 @@ fn all_retained_messages_come_after_suback_whatever_happens() {
 #[test]
 fn retained_messages_outlive_a_crash_when_their_subscription_was_replaced() {
     // [MQTT-3.8.4-4]
-    for (before, then) in [(Q1, Q2), (Q2, Q1), (Q0, Q1)] {
+    for (before, then) in [(Q1, Q2), (Q2, Q1), (Q1, Q0)] {
         let config = Config { outbox_bytes_max: 300, ..Config::default() };
         let mut machine = Machine::with(config);
         let bob = machine.connect(Version::V5, "bob");
@@ -246,7 +246,7 @@ fn retained_messages_outlive_a_crash_when_their_subscription_was_replaced() {
         let got = after.waiting("alice");
         let last = got.last().map(|message| &message[..3]);
         assert_eq!(last, Some("r/5"), "{before:?} then {then:?}: {got:?}");
-        assert!(got.len() >= 6 || before == Q0, "{got:?}");
+        assert!(got.len() >= 6, "{got:?}");
     }
 }
 

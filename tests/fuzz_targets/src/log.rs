@@ -130,7 +130,8 @@ fn build(tag: u8, script: &mut Script<'_>) -> Record {
         3 => Record::Unsubscription { client_id, filter: filter(script) },
         4 => {
             let after = (script.byte() & 1 != 0).then(|| script.pick(&TOPICS).into());
-            Record::Page { client_id, filter: filter(script), after }
+            let (filter, options, identifier) = (filter(script), script.byte(), u32::from(script.byte() % 3));
+            Record::Page { client_id, filter, options, identifier, after }
         }
         5 => Record::PageEnded { client_id, filter: filter(script) },
         6 => Record::Retained(message(script)),

@@ -72,9 +72,11 @@ impl Record {
                 to.named(UNSUBSCRIPTION, client_id);
                 to.text(filter);
             }
-            Self::Page { client_id, filter, after } => {
+            Self::Page { client_id, filter, options, identifier, after } => {
                 to.named(PAGE, client_id);
                 to.text(filter);
+                to.0.push(*options);
+                to.number(u64::from(*identifier));
                 // No topic is empty.
                 to.text(after.as_deref().unwrap_or_default());
             }
@@ -363,8 +365,10 @@ impl<'a> Reader<'a> {
             }
             UNSUBSCRIPTION => Record::Unsubscription { client_id, filter: self.filter()? },
             PAGE => {
-                let (filter, after) = (self.filter()?, self.text()?);
-                Record::Page { client_id, filter, after: (!after.is_empty()).then(|| after.into()) }
+                let (filter, options, identifier) = (self.filter()?, self.byte()?, self.u32()?);
+                let after = self.text()?;
+                let after = (!after.is_empty()).then(|| after.into());
+                Record::Page { client_id, filter, options, identifier, after }
             }
             PAGE_ENDED => Record::PageEnded { client_id, filter: self.filter()? },
             WILL => {

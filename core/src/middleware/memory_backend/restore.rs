@@ -12,16 +12,13 @@ impl MemoryBackend {
                 let identifier = NonZeroU32::new(*identifier);
                 self.index.subscribe(parsed.filter, parsed.share, session, options, identifier);
                 self.note_subscriptions(cx, session);
-                if parsed.share.is_none() {
-                    self.restore_options(cx, session, filter, options, identifier);
-                }
             }
             Record::Unsubscription { filter, .. } => {
                 if let Ok(parsed) = Filter::parse(filter) {
                     self.remove(cx, session, parsed.share, parsed.filter);
                 }
             }
-            Record::Page { filter, after, .. } => self.restore_page(cx, session, filter, after.clone()),
+            Record::Page { .. } => self.restore_page(cx, session, record),
             Record::PageEnded { filter, .. } => self.restore_page_ended(cx, session, filter),
             Record::Queued { message, qos, retain, identifiers, .. } => {
                 let (message, identifiers, source) = (message.clone(), identifiers.clone(), Source::Relay);
@@ -76,36 +73,19 @@ impl MemoryBackend {
         }
     }
 
-    fn restore_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str, after: Option<Box<str>>) {
-        let is_it = |(share, text, ..): &(Option<&str>, &str, _, _)| share.is_none() && *text == filter;
-        let Some((_, _, options, identifier)) = self.index.filters(session).find(is_it) else { return };
-        if options.qos == QoS::AtMostOnce {
+    fn restore_page(&mut self, cx: &mut Cx<'_>, session: SessionId, record: &Record) {
+        let Record::Page { filter, options, identifier, after, .. } = record else { return };
+        let options = SubscriptionOptions::from_byte(*options, Version::V5).unwrap_or_default();
+        let is_it = |(share, text, ..): (Option<&str>, &str, _, _)| share.is_none() && *text == **filter;
+        // Those with QoS 0 are not stored, whatever a foreign log says.
+        if options.qos == QoS::AtMostOnce || !self.index.filters(session).any(is_it) {
             return;
         }
-        let identifiers = identifier.into();
-        let page = Page { filter: filter.into(), options, identifiers, after, restored: true };
+        let (filter, identifiers) = (filter.clone(), NonZeroU32::new(*identifier).into());
+        let page = Page { filter, options, identifiers, after: after.clone(), restored: true };
         self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
         if let Some(state) = cx.session_mut(session) {
             state.paging = true;
-        }
-    }
-
-    /// A subscription was replaced; with QoS 0 its page is no longer in the log.
-    fn restore_options(
-        &mut self,
-        cx: &mut Cx<'_>,
-        session: SessionId,
-        filter: &str,
-        options: SubscriptionOptions,
-        identifier: Option<NonZeroU32>,
-    ) {
-        if options.qos == QoS::AtMostOnce {
-            self.end_page(cx, session, filter);
-            return;
-        }
-        let pages = self.pages.get_mut(session).into_iter().flatten();
-        for page in pages.filter(|page| *page.filter == *filter) {
-            (page.options, page.identifiers) = (options, identifier.into());
         }
     }
 
@@ -122,7 +102,9 @@ impl MemoryBackend {
         for page in self.pages.get(session).into_iter().flatten() {
             if page.options.qos > QoS::AtMostOnce {
                 let (filter, after) = (page.filter.clone(), page.after.clone());
-                each(Record::Page { client_id: client_id(), filter, after });
+                let identifier = page.identifiers.as_slice().first().map_or(0, |id| id.get());
+                let options = page.options.to_byte();
+                each(Record::Page { client_id: client_id(), filter, options, identifier, after });
             }
         }
         let queued = self.queues.get(session).into_iter().flat_map(|queue| &queue.messages);

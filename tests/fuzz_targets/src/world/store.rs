@@ -106,7 +106,9 @@ fn concerns(record: &Record, client_id: &str) -> bool {
 /// Where a page goes on is a hint of the machine: after a restart it may go on earlier, at what was recorded as sent.
 fn canonical(records: Vec<Record>) -> Vec<Record> {
     let same = |record| match record {
-        Record::Page { client_id, filter, .. } => Record::Page { client_id, filter, after: None },
+        Record::Page { client_id, filter, options, identifier, .. } => {
+            Record::Page { client_id, filter, options, identifier, after: None }
+        }
         other => other,
     };
     records.into_iter().map(same).collect()

@@ -72,11 +72,15 @@ fn of_session() -> impl Strategy<Value = Record> {
             Record::Subscription { client_id, filter, options, identifier }
         }),
         (text(), text()).prop_map(|(client_id, filter)| Record::Unsubscription { client_id, filter }),
-        (text(), text(), prop::option::of(text())).prop_map(|(client_id, filter, after)| Record::Page {
-            client_id,
-            filter,
-            after
-        }),
+        (text(), text(), any::<u8>(), any::<u32>(), prop::option::of(text())).prop_map(
+            |(client_id, filter, options, identifier, after)| Record::Page {
+                client_id,
+                filter,
+                options,
+                identifier,
+                after
+            }
+        ),
         (text(), text()).prop_map(|(client_id, filter)| Record::PageEnded { client_id, filter }),
         (text(), message(), prop::option::of(any::<u32>()), any::<u32>()).prop_map(
             |(client_id, message, expiry_s, delay_s)| Record::Will { client_id, message, expiry_s, delay_s }
