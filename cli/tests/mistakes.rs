@@ -191,12 +191,70 @@ fn a_wrong_address_says_what_was_expected() {
 }
 
 #[test]
-fn tls_is_not_promised() {
+fn tls_without_a_certificate_says_where_to_give_one() {
     for (text, url) in [("mqtts://x", "mqtts://x:8883"), ("wss://x", "wss://x:443/mqtt")] {
-        let outcome = run(&mut culex(&["--listen", text]));
-        assert_eq!(outcome.code, Some(2), "{outcome:?}");
-        assert_eq!(outcome.err, format!("--listen: {url}: TLS is not supported by this build yet\n"));
+        let line = format!(
+            "--listen: {url}: TLS needs a certificate: give it a [[listener]] table in the configuration file"
+        );
+        fails(run(&mut culex(&["--listen", text])), 2, &[&line]);
     }
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_told_before_anything_listens() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["x".into()]).unwrap().self_signed(&key).unwrap().pem();
+    let write = |name: &str, text: &str| file(name, text).display().to_string();
+    let certificate = write("mistakes_certificate.pem", &certificate);
+    let (key, other) = (write("mistakes_key.pem", &key.serialize_pem()), write("mistakes_other.pem", &other));
+    let url = "url = \"mqtts://127.0.0.1:0\"";
+    let pair = format!("{url}\ncertificate = \"{certificate}\"\nkey = \"{key}\"");
+    for (table, mistake) in [
+        (url.to_owned(), "1: certificate: TLS needs one".to_owned()),
+        (
+            format!("{url}\ncertificate = [\"a\", \"b\"]\nkey = \"c\""),
+            "4: key: expected one for each certificate, found 1 for 2".to_owned(),
+        ),
+        (
+            format!("{url}\ncertificate = \"/nowhere.pem\"\nkey = \"{key}\""),
+            "3: certificate: /nowhere.pem: cannot be read: No such file or directory (os error 2)".to_owned(),
+        ),
+        (
+            format!("{url}\ncertificate = \"{certificate}\"\nkey = \"{other}\""),
+            format!(
+                "3: certificate: {other}: expected the key of the certificate in {certificate}, found another"
+            ),
+        ),
+        (
+            format!("{pair}\nclient_certificate = \"required\""),
+            "1: client_authorities: expected a file, because clients show certificates".to_owned(),
+        ),
+        (
+            format!("{pair}\nclient_certificate = \"always\""),
+            "5: client_certificate: expected none or optional or required, found \"always\"".to_owned(),
+        ),
+        (
+            format!("{pair}\nclient_authorities = \"{key}\"\nclient_certificate = \"optional\""),
+            format!("3: certificate: {key}: expected certificates of authorities in PEM, found none"),
+        ),
+        (
+            format!("{pair}\nclient_revoked = \"{key}\""),
+            "5: client_revoked: only with client_certificate optional or required".to_owned(),
+        ),
+        (
+            format!("url = \"mqtt://127.0.0.1:0\"\ncertificate = \"{certificate}\"\nkey = \"{key}\""),
+            "3: certificate: only for TLS, and mqtt://127.0.0.1:0 is none".to_owned(),
+        ),
+    ] {
+        let path = file("mistakes_tls.toml", &format!("[[listener]]\n{table}\n"));
+        let path = path.to_str().unwrap();
+        fails(run(&mut culex(&["check-config", path])), 2, &[&format!("{path}:{mistake}")]);
+    }
+    let path = file("mistakes_none.toml", &format!("[[listener]]\n{pair}\n"));
+    let path = path.to_str().unwrap();
+    assert_eq!(run(&mut culex(&["check-config", path])).out, format!("{path}: ok\n"));
 }
 
 #[test]
