@@ -150,7 +150,8 @@ impl ListenerSettings {
                 Err(mistake) => mistakes.push(source.line(key, &mistake)),
             }
         }
-        listener.sources.push(("url".to_owned(), source.clone()));
+        let place = given.iter().find(|given| given.key == "url").map_or(source, |given| &given.source);
+        listener.sources.push(("url".to_owned(), place.clone()));
         if mistakes.is_empty() {
             mistakes = listener.check();
         }
@@ -291,6 +292,11 @@ impl ListenerSettings {
             Some((_, source)) => source.line(key, mistake),
             None => format!("listen: {mistake}"),
         }
+    }
+
+    /// Whether nobody gets in without a certificate from an authority that the operator chose.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.url.transport().tls && self.tls.demand == Some(Demand::Required)
     }
 
     /// Whether it has a table in the configuration file.

@@ -83,7 +83,7 @@ pub(crate) const PROGRAM: [ProgramSetting; 6] = [
         key: "allow_anonymous_remote",
         default: "false",
         doc: "Whether to listen beyond this machine although anyone who reaches the port may then read and write \
-              every topic: there are no passwords yet.",
+              every topic: there are no passwords yet. A listener with client_certificate = \"required\" needs it not.",
     },
     ProgramSetting {
         key: "runtime",
@@ -250,7 +250,8 @@ impl Settings {
         let mut mistakes = self.contradictions();
         if !self.allow_anonymous_remote {
             let listeners = self.listeners();
-            let remote = listeners.iter().find(|listener| !is_loopback(&listener.url));
+            let remote =
+                listeners.iter().find(|listener| !is_loopback(&listener.url) && !listener.is_guarded());
             mistakes.extend(remote.map(|listener| {
                 let refused = format!(
                     "refusing {}: whoever reaches it could read and write every topic, because there are no \

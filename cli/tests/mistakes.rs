@@ -201,6 +201,28 @@ fn tls_without_a_certificate_says_where_to_give_one() {
 }
 
 #[test]
+fn who_needs_a_certificate_may_come_from_anywhere() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["x".into()]).unwrap().self_signed(&key).unwrap().pem();
+    let certificate = file("remote_certificate.pem", &certificate).display().to_string();
+    let key = file("remote_key.pem", &key.serialize_pem()).display().to_string();
+    let table = |demand: &str| {
+        let files = format!(
+            "certificate = \"{certificate}\"\nkey = \"{key}\"\nclient_authorities = \"{certificate}\""
+        );
+        let text =
+            format!("[[listener]]\nurl = \"mqtts://*:0\"\n{files}\nclient_certificate = \"{demand}\"\n");
+        file("remote.toml", &text).display().to_string()
+    };
+    let path = table("required");
+    assert_eq!(run(&mut culex(&["check-config", &path])).out, format!("{path}: ok\n"));
+    let path = table("optional");
+    let outcome = run(&mut culex(&["check-config", &path]));
+    assert!(outcome.err.starts_with(&format!("{path}:2: url: refusing mqtts://*:0: ")), "{outcome:?}");
+}
+
+#[test]
 fn what_is_wrong_with_certificates_is_told_before_anything_listens() {
     let key = rcgen::KeyPair::generate().unwrap();
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
@@ -212,7 +234,7 @@ fn what_is_wrong_with_certificates_is_told_before_anything_listens() {
     let url = "url = \"mqtts://127.0.0.1:0\"";
     let pair = format!("{url}\ncertificate = \"{certificate}\"\nkey = \"{key}\"");
     for (table, mistake) in [
-        (url.to_owned(), "1: certificate: TLS needs one".to_owned()),
+        (url.to_owned(), "2: certificate: TLS needs one".to_owned()),
         (
             format!("{url}\ncertificate = [\"a\", \"b\"]\nkey = \"c\""),
             "4: key: expected one for each certificate, found 1 for 2".to_owned(),
@@ -229,7 +251,7 @@ fn what_is_wrong_with_certificates_is_told_before_anything_listens() {
         ),
         (
             format!("{pair}\nclient_certificate = \"required\""),
-            "1: client_authorities: expected a file, because clients show certificates".to_owned(),
+            "2: client_authorities: expected a file, because clients show certificates".to_owned(),
         ),
         (
             format!("{pair}\nclient_certificate = \"always\""),
