@@ -13,7 +13,6 @@ use crate::id::{ConnectionId, LogSeq, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
 use crate::saved::saved_part;
-use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use window::{InFlight, Progress, Window};
@@ -164,7 +163,7 @@ impl OutboundManager {
             let opening = connection.is_some_and(|(_, connection)| connection.phase == Phase::Connecting);
             let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
             match (connection, receiver.qos) {
-                (Some(_), QoS::AtMostOnce) if queued > 0 && behind_queue(cx, session, &receiver) => {
+                (Some(_), QoS::AtMostOnce) if queued > 0 && behind_queue(cx, &receiver) => {
                     queue(cx, &forward.what, receiver);
                 }
                 (Some((id, connection)), QoS::AtMostOnce) => {
@@ -657,9 +656,9 @@ const PURPOSE: u64 = 0xa11a_5e51;
 const SHARED_BYTES: usize = 4 * 1024;
 
 /// Whether a QoS 0 message has to wait behind those that were queued while its client was away: they came before it
-/// [MQTT-4.6.0-6].
-fn behind_queue(cx: &Cx<'_>, session: &Session, receiver: &Receiver) -> bool {
-    cx.config().queue_qos0 && session.expiry > 0 && receiver.source == Source::Relay
+/// [MQTT-4.6.0-6]. However short its session lasts by now.
+fn behind_queue(cx: &Cx<'_>, receiver: &Receiver) -> bool {
+    cx.config().queue_qos0 && receiver.source == Source::Relay
 }
 
 #[cfg(test)]
