@@ -1,9 +1,9 @@
 //! What a `[[listener]]` table of the configuration file says.
 
 use crate::nearest::nearest;
-use crate::settings::{Given, ProgramSetting, Source, Value, expected};
+use crate::settings::{Given, ProgramSetting, Source, Value, expected, said_of};
 use culex_core::Wall;
-use culex_core::config::{ListenerConfig, SettingError};
+use culex_core::config::ListenerConfig;
 use culex_runtime::{
     CertificateIdentity, CertificatePair, ClientCertificates, Demand, ListenAddress, ListenUrl, Listener,
     Origins, Pem, Tls, TlsSettings, TlsVersion, Trusted,
@@ -203,16 +203,11 @@ impl ListenerSettings {
     }
 
     fn set_config(&mut self, key: &str, value: &Value) -> Result<(), String> {
-        match self.config.set(key, value.text().unwrap_or_default()) {
-            Ok(()) if value.text().is_some() => Ok(()),
-            Ok(()) => Err(expected("a single value", value)),
-            Err(SettingError::UnknownKey) => Err(match nearest(key, keys()) {
-                Some(near) => format!("unknown key of a listener, did you mean {near}?"),
-                None => "unknown key of a listener, `culex settings` prints all of them".to_owned(),
-            }),
-            Err(SettingError::Invalid { expected: what }) => Err(expected(what, value)),
-            Err(other) => Err(other.to_string()),
-        }
+        let result = self.config.set(key, value.text().unwrap_or_default());
+        said_of(result, value, || match nearest(key, keys()) {
+            Some(near) => format!("unknown key of a listener, did you mean {near}?"),
+            None => "unknown key of a listener, `culex settings` prints all of them".to_owned(),
+        })
     }
 
     /// What contradicts each other, a line each.

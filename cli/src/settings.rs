@@ -213,17 +213,11 @@ impl Settings {
     }
 
     fn set_config(&mut self, key: &str, value: &Value) -> Result<(), String> {
-        // A value that is no single text still has to find out whether its key exists and what it wants.
-        match self.config.set(key, value.text().unwrap_or_default()) {
-            Ok(()) if value.text().is_some() => Ok(()),
-            Ok(()) => Err(expected("a single value", value)),
-            Err(SettingError::UnknownKey) => Err(match nearest(key, keys()) {
-                Some(near) => format!("unknown key, did you mean {near}?"),
-                None => "unknown key, `culex settings` prints all of them".to_owned(),
-            }),
-            Err(SettingError::Invalid { expected: what }) => Err(expected(what, value)),
-            Err(other) => Err(other.to_string()),
-        }
+        let result = self.config.set(key, value.text().unwrap_or_default());
+        said_of(result, value, || match nearest(key, keys()) {
+            Some(near) => format!("unknown key, did you mean {near}?"),
+            None => "unknown key, `culex settings` prints all of them".to_owned(),
+        })
     }
 
     /// What differs from the defaults: key, value, default. Where and on what the broker listens is not among it: that
@@ -327,6 +321,22 @@ fn listen_urls(value: &Value) -> Result<Vec<ListenUrl>, String> {
         parsed => parsed.map_err(|error| error.to_string()),
     };
     texts.into_iter().map(parse).collect()
+}
+
+/// What a setting of the machine said of a value, for the operator. A value that is no single text was given to it as none:
+/// it still had to find out whether its key exists and what it wants.
+pub(crate) fn said_of(
+    result: Result<(), SettingError>,
+    value: &Value,
+    unknown: impl FnOnce() -> String,
+) -> Result<(), String> {
+    match result {
+        Ok(()) if value.text().is_some() => Ok(()),
+        Ok(()) => Err(expected("a single value", value)),
+        Err(SettingError::UnknownKey) => Err(unknown()),
+        Err(SettingError::Invalid { expected: what }) => Err(expected(what, value)),
+        Err(other) => Err(other.to_string()),
+    }
 }
 
 pub(crate) fn expected(what: &str, value: &Value) -> String {
