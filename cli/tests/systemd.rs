@@ -112,6 +112,9 @@ fn the_service_manager_is_told_of_start_life_and_end() {
     for _ in 0..3 {
         assert_eq!(told(&manager), "WATCHDOG=1");
     }
+    broker.signal(Signal::HUP);
+    while !told(&manager).starts_with("RELOADING=1\nMONOTONIC_USEC=") {}
+    while told(&manager) != "READY=1" {}
     broker.signal(Signal::TERM);
     while told(&manager) != "STOPPING=1" {}
     assert_eq!(broker.end(), Some(0));

@@ -127,7 +127,11 @@ impl Listener {
         };
         let websocket = url.transport().websocket.clone();
         let websocket = websocket.map(|path| WebSocketSettings { path, origins, forwarded: forwarders });
-        let tls = tls.filter(|_| url.transport().tls);
+        if tls.is_some() && !url.transport().tls {
+            // Who gives certificates believes that nobody can listen in.
+            let why = format!("{url} has certificates but speaks no TLS: its scheme would be mqtts or wss");
+            return Err(io::Error::new(ErrorKind::InvalidInput, why));
+        }
         let layers = Layers { proxy: proxies, tls, websocket };
         Ok(Listening { url, socket, layers, config })
     }
@@ -369,9 +373,16 @@ mod tests {
     }
 
     #[test]
-    fn tls_needs_what_is_not_there_yet() {
+    fn tls_needs_certificates() {
         assert_eq!(said("mqtts://127.0.0.1:0"), WITHOUT_TLS);
         assert_eq!(said("wss://127.0.0.1:0/mqtt"), WITHOUT_TLS);
+    }
+
+    #[test]
+    #[cfg(feature = "testing")]
+    fn certificates_without_tls_are_a_mistake() {
+        let listener = Listener::program(Transport::mqtt()).tls(crate::testing::tls::broker());
+        assert_eq!(listener.bind().unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

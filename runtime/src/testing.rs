@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout)]
 
 mod client;
-mod tls;
+pub(crate) mod tls;
 mod trouble;
 pub mod websocket;
 

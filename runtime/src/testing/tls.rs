@@ -25,7 +25,7 @@ static MADE: LazyLock<(Tls, Arc<ClientConfig>)> = LazyLock::new(|| {
     (Tls::new(settings, Wall(0)).unwrap(), Arc::new(config))
 });
 
-pub(super) fn broker() -> Tls {
+pub(crate) fn broker() -> Tls {
     MADE.0.clone()
 }
 
