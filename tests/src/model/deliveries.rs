@@ -552,8 +552,6 @@ impl Model {
         let life = &mut self.lives[index];
         let receipts = self.publications[message].receipts;
         let once = self.rules.overlapping_once;
-        // A QoS 1 message that was sent, but neither acknowledged nor on the disk when the broker was killed.
-        let lost = if seen.qos == QoS::AtLeastOnce { life.crashes } else { 0 };
         let live = if once { live.min(1) } else { live } * receipts;
         let sent = life.sent.entry(message).or_default();
         if seen.retain {
@@ -561,7 +559,11 @@ impl Model {
         } else {
             sent.live += 1;
         }
-        sent.allowed = sent.allowed.max((live + stored) * (1 + lost));
+        // At QoS 1 it may have been sent, but neither acknowledged nor on the disk when the broker was killed: whatever asks for
+        // it now, at whatever QoS, is on top of that.
+        sent.at_least_once += u32::from(seen.qos == QoS::AtLeastOnce);
+        let lost = life.crashes * sent.at_least_once.min(live + stored);
+        sent.allowed = sent.allowed.max(live + stored + lost);
         let total = sent.live + sent.retained;
         if total > sent.allowed {
             let what = format!("{what} was sent {total} times, allowed are {}", sent.allowed);
