@@ -53,6 +53,7 @@
 //! | [`topic`] | filters, the subscription index, the retained messages |
 //! | [`connection`], [`session`] | what several middlewares know of a connection, of a session |
 //! | [`config`] | every setting, its default and meaning, in one table |
+//! | [`store`] | the durable state as entries, and what an engine has to keep |
 //! | [`saved`] | state as bytes: snapshots of a machine, inputs on record |
 //! | [`message`], [`id`], [`time`], [`hash`], [`error`] | words the others share |
 //!
@@ -80,6 +81,7 @@ pub mod packet;
 pub mod saved;
 pub mod session;
 pub mod spec;
+pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
