@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
 use culex_core::packet::*;
+use culex_core::store::{Batch, Change, Each, Image, Scan};
 use culex_core::testing::*;
-use culex_core::{Config, ConnectionId, LogSeq, Record, Stack};
+use culex_core::{Config, ConnectionId, LogSeq, Record, Seed, Stack};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 fn qos(number: u8) -> QoS {
     QoS::from_bits(number % 3).unwrap()
@@ -129,7 +132,13 @@ impl Life {
                     true => properties(&[Property::MessageExpiryInterval(5)]),
                     false => Properties::EMPTY,
                 };
-                let payload = if payload == 0 { String::new() } else { payload.to_string() };
+                // None, short, or too long to be kept once for each receiver.
+                let length = match payload {
+                    0 => 0,
+                    1..=6 => 1,
+                    _ => 300,
+                };
+                let payload = payload.to_string().repeat(length);
                 let packet_id = (qos > 0).then(|| self::id(self.packet_ids));
                 let publish = publish(TOPICS[topic], &payload, self::qos(qos));
                 self.bench.send(id, &Packet::Publish(Publish { retain, properties, packet_id, ..publish }));
@@ -149,6 +158,46 @@ impl Life {
 
     fn log(&self) -> Vec<Record> {
         self.bench.stores.iter().map(|(_, record)| record.clone()).collect()
+    }
+}
+
+/// Entries, and how they came about.
+#[derive(Debug, Default)]
+struct Entries(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Entries {
+    fn commit(&mut self, batch: &Batch) {
+        for change in batch.changes() {
+            match change {
+                Change::Clear { from, to } => self.0.retain(|key, _| **key < *from || **key >= *to),
+                Change::Put { key, value } => drop(self.0.insert(key.to_vec(), value.to_vec())),
+                Change::Remove { key } => drop(self.0.remove(key)),
+            }
+        }
+    }
+
+    /// What they say, and who goes on with them.
+    fn open(&self) -> (Vec<Record>, Image) {
+        let mut records = Vec::new();
+        let image = Image::open(self, Seed(1), &mut |record| {
+            records.push(record);
+            true
+        });
+        (records, image.unwrap())
+    }
+}
+
+impl Scan for Entries {
+    type Error = Infallible;
+
+    fn scan(&self, from: &[u8], to: &[u8], each: Each<'_>) -> Result<(), Infallible> {
+        let range = self.0.range(from.to_vec()..to.to_vec());
+        for (key, value) in range {
+            if each(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -200,5 +249,64 @@ proptest! {
             third.broker.replay(longer).unwrap();
             prop_assert_eq!(canonical(third.broker.records()), state);
         }
+    }
+
+    #[test]
+    fn entries_say_what_the_log_says(
+        steps in prop::collection::vec(step(), 1..80),
+        ends in prop::collection::vec(0u8..6, 1..40),
+    ) {
+        let mut life = Life::new();
+        let (mut entries, mut image, mut batch) = (Entries::default(), Image::new(Seed(1)), Batch::default());
+        Image::initialize(&mut batch);
+        let (mut ends, mut done) = (ends.iter().cycle(), 0);
+        for (n, step) in steps.iter().enumerate() {
+            life.perform(step);
+            let log = life.log();
+            for record in &log[done..] {
+                image.apply(record, &mut batch).unwrap();
+                match ends.next() {
+                    // A batch ends in the middle of what one input stored.
+                    Some(0) => entries.commit(&std::mem::take(&mut batch)),
+                    // Somebody else goes on.
+                    Some(1) => {
+                        entries.commit(&std::mem::take(&mut batch));
+                        image = entries.open().1;
+                    }
+                    _ => {}
+                }
+            }
+            done = log.len();
+            entries.commit(&std::mem::take(&mut batch));
+            let mut from_log = Bench::at(small(), Stack::durable(), life.bench.now);
+            from_log.broker.replay(log).unwrap();
+            let mut from_entries = Bench::at(small(), Stack::durable(), life.bench.now);
+            from_entries.broker.replay(entries.open().0).unwrap();
+            prop_assert_eq!(canonical(from_entries.broker.records()), canonical(from_log.broker.records()), "{}", n);
+        }
+    }
+
+    #[test]
+    fn when_everything_is_over_no_entry_is_left(steps in prop::collection::vec(step(), 1..80)) {
+        let mut life = Life::new();
+        let (mut entries, mut image, mut batch) = (Entries::default(), Image::new(Seed(1)), Batch::default());
+        Image::initialize(&mut batch);
+        steps.iter().for_each(|step| life.perform(step));
+        for client in 0..CLIENTS.len() {
+            life.perform(&Step::Connect { client, clean: true, expiry: 0, will: None });
+            life.perform(&Step::Leave { client, expiry: None });
+        }
+        life.bench.broker.committed(life.bench.now, LogSeq(u64::MAX));
+        life.bench.drain();
+        // Delayed wills come at last, and messages expire.
+        life.bench.pass_ms(100_000);
+        life.log().iter().for_each(|record| image.apply(record, &mut batch).unwrap());
+        entries.commit(&batch);
+        let mut left = life.bench.broker.records();
+        let mut found = entries.open().0;
+        left.sort_by_key(|record| format!("{record:?}"));
+        found.sort_by_key(|record| format!("{record:?}"));
+        prop_assert_eq!(found, left);
+        prop_assert!(entries.0.keys().skip(1).all(|key| key[0] == 5), "what is retained, and nothing else: {:?}", entries);
     }
 }

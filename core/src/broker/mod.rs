@@ -34,6 +34,7 @@ pub(crate) use park::Parked;
 pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
 pub use query::{Access, Answer, Credentials, Notice, Origin, Query, ShardMessage};
 pub use record::{BadRecord, Effect, Recipient, Record, Relayed, Settled};
+pub(crate) use record::{Reader as RecordReader, Writer as RecordWriter};
 pub use restore::{RestoreError, Restored};
 pub use snapshot::BadSnapshot;
 pub use stats::Stats;

@@ -7,6 +7,7 @@
 mod codec;
 
 pub use codec::BadRecord;
+pub(crate) use codec::{Reader, Writer};
 
 use crate::broker::Identifiers;
 use crate::message::Message;

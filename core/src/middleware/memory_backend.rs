@@ -11,7 +11,7 @@ use crate::broker::{
 use crate::config::Overflow;
 use crate::hash::Seed;
 use crate::id::{Id, SessionId, Table};
-use crate::message::Message;
+use crate::message::{Message, Publication};
 use crate::packet::{PacketId, QoS, ReasonCode, SubscriptionOptions, Version};
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::topic::filter::is_filter;
@@ -200,7 +200,13 @@ impl MemoryBackend {
     /// Gives back the memory of expired retained messages, some topics at a time, while there may be any.
     fn sweep(&mut self, cx: &mut Cx<'_>) {
         let Some(after) = self.sweep.take() else { return };
-        let after = self.retained.expire(cx.now().wall, after.as_deref(), SCAN_MESSAGES);
+        let after = self.retained.expire(cx.now().wall, after.as_deref(), SCAN_MESSAGES, |message| {
+            // Or a log would keep it for ever.
+            if cx.durable() {
+                let nothing = Message::keep(&Publication { payload: &[], ..message.publication() });
+                cx.store(Record::Retained(nothing));
+            }
+        });
         if after.is_some() || self.retained.expiring() > 0 {
             let ms = if after.is_some() { SWEEP_STEP_MS } else { SWEEP_MS };
             self.sweep = Some(after);

@@ -1,7 +1,7 @@
 //! What survives: the durable state as entries of an ordered map, and what keeps such a map.
 //!
 //! A durable machine says what happened, record by record ([`Record`](crate::Record), [`Action::Store`](crate::Action::Store)).
-//! Kept as they come, records would be a log without end; so an `Image` turns each into changes of entries: what is there
+//! Kept as they come, records would be a log without end; so an [`Image`] turns each into changes of entries: what is there
 //! afterwards describes the state, and no more. Records are collected in a [`Batch`] and reach the disk together.
 //!
 //! ```text
@@ -14,8 +14,13 @@
 //! implements [`Store`] and passes `testing::store_suite`. It knows nothing of MQTT.
 
 mod batch;
+mod entry;
+mod image;
+mod open;
 
 pub use batch::{Batch, Change};
+pub use image::{Image, UnknownSession};
+pub use open::OpenError;
 
 use core::fmt;
 use core::ops::ControlFlow;

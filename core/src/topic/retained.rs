@@ -166,8 +166,14 @@ impl Retained {
     }
 
     /// Removes messages that have expired among the `scan_max` topics behind `after`. Returns how to go on like
-    /// [`page`](Self::page), so that a timer can sweep all messages in small steps.
-    pub fn expire(&mut self, now: Wall, after: Option<&str>, scan_max: usize) -> Option<Box<str>> {
+    /// [`page`](Self::page), so that a timer can sweep all messages in small steps. `each` gets what is removed.
+    pub fn expire(
+        &mut self,
+        now: Wall,
+        after: Option<&str>,
+        scan_max: usize,
+        mut each: impl FnMut(Message),
+    ) -> Option<Box<str>> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut topics = self.from(start).map(|entry| &entry.0);
         let page: Vec<_> = topics.by_ref().take(scan_max.max(1)).collect();
@@ -176,6 +182,7 @@ impl Retained {
             page.into_iter().filter(|message| message.expired(now)).cloned().collect();
         for message in expired {
             self.remove(message.topic());
+            each(message);
         }
         cursor
     }
@@ -419,13 +426,13 @@ mod tests {
         let mut steps = 0;
         loop {
             steps += 1;
-            after = retained.expire(Wall(1_000), after.as_deref(), 10);
+            after = retained.expire(Wall(1_000), after.as_deref(), 10, drop);
             if after.is_none() {
                 break;
             }
         }
         assert_eq!((steps, retained.len()), (10, 50));
-        assert_eq!(retained.expire(Wall(1_000), None, 50), None);
+        assert_eq!(retained.expire(Wall(1_000), None, 50, drop), None);
     }
 
     proptest! {
@@ -496,7 +503,7 @@ mod tests {
                     1 => {
                         let mut after = None;
                         loop {
-                            after = retained.expire(Wall(now), after.as_deref(), step);
+                            after = retained.expire(Wall(now), after.as_deref(), step, drop);
                             if after.is_none() {
                                 break;
                             }

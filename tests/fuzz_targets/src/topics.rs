@@ -374,7 +374,7 @@ impl World {
         let now = Wall(self.now);
         let mut after = None;
         for _ in 0..=self.kept.len() {
-            after = self.retained.expire(now, after.as_deref(), step);
+            after = self.retained.expire(now, after.as_deref(), step, drop);
             if after.is_none() {
                 break;
             }

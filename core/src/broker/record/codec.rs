@@ -149,10 +149,11 @@ impl Record {
     }
 }
 
-struct Writer<'a>(&'a mut Vec<u8>);
+/// Writes the fields of records, and of what is stored.
+pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Writer<'_> {
-    fn number(&mut self, mut value: u64) {
+    pub(crate) fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
             value >>= 7;
@@ -161,16 +162,16 @@ impl Writer<'_> {
     }
 
     /// One more than the number, so that 0 is none.
-    fn option(&mut self, value: Option<u64>) {
+    pub(crate) fn option(&mut self, value: Option<u64>) {
         self.number(value.map_or(0, |value| value.saturating_add(1)));
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
@@ -184,14 +185,14 @@ impl Writer<'_> {
         self.number(u64::from(packet_id.get()));
     }
 
-    fn delivery(&mut self, qos: QoS, retain: bool, flag: bool, identifiers: &Identifiers) {
+    pub(crate) fn delivery(&mut self, qos: QoS, retain: bool, flag: bool, identifiers: &Identifiers) {
         self.0.push(qos as u8 | u8::from(retain) << 2 | u8::from(flag) << 3);
         let identifiers = identifiers.as_slice();
         self.number(identifiers.len() as u64);
         identifiers.iter().for_each(|identifier| self.number(u64::from(identifier.get())));
     }
 
-    fn message(&mut self, message: &Message) {
+    pub(crate) fn message(&mut self, message: &Message) {
         self.0.push(message.qos() as u8 | u8::from(message.retain()) << 2);
         // A deadline, not an interval: time goes on while the machine is down.
         self.option(message.expires().map(|at| at.0));
@@ -227,16 +228,17 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads the fields of records, and of what is stored.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Result<u8, BadRecord> {
+    pub(crate) fn byte(&mut self) -> Result<u8, BadRecord> {
         let (first, rest) = self.0.split_first().ok_or(BadRecord { expected: "a byte" })?;
         self.0 = rest;
         Ok(*first)
     }
 
-    fn number(&mut self) -> Result<u64, BadRecord> {
+    pub(crate) fn number(&mut self) -> Result<u64, BadRecord> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -252,32 +254,32 @@ impl<'a> Reader<'a> {
         Err(BadRecord { expected: "a number of 64 bits" })
     }
 
-    fn u32(&mut self) -> Result<u32, BadRecord> {
+    pub(crate) fn u32(&mut self) -> Result<u32, BadRecord> {
         u32::try_from(self.number()?).map_err(|_| BadRecord { expected: "a number of 32 bits" })
     }
 
-    fn option(&mut self) -> Result<Option<u64>, BadRecord> {
+    pub(crate) fn option(&mut self) -> Result<Option<u64>, BadRecord> {
         Ok(self.number()?.checked_sub(1))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
         let length = usize::try_from(self.number()?).map_err(|_| BadRecord { expected: "a length" })?;
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(BadRecord { expected: "more bytes" })?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    fn text(&mut self) -> Result<&'a str, BadRecord> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, BadRecord> {
         core::str::from_utf8(self.bytes()?).map_err(|_| BadRecord { expected: "UTF-8" })
     }
 
-    fn filter(&mut self) -> Result<Box<str>, BadRecord> {
+    pub(crate) fn filter(&mut self) -> Result<Box<str>, BadRecord> {
         let text = self.text()?;
         let bad = |_| BadRecord { expected: "a Topic Filter" };
         crate::topic::Filter::parse(text).map(|_| text.into()).map_err(bad)
     }
 
-    fn packet_id(&mut self) -> Result<PacketId, BadRecord> {
+    pub(crate) fn packet_id(&mut self) -> Result<PacketId, BadRecord> {
         let number = u16::try_from(self.number()?).ok();
         number.and_then(PacketId::new).ok_or(BadRecord { expected: "a Packet Identifier" })
     }
@@ -286,7 +288,7 @@ impl<'a> Reader<'a> {
         QoS::from_bits(byte & 0b11).ok_or(BadRecord { expected: "a QoS" })
     }
 
-    fn delivery(&mut self) -> Result<(QoS, bool, bool, Identifiers), BadRecord> {
+    pub(crate) fn delivery(&mut self) -> Result<(QoS, bool, bool, Identifiers), BadRecord> {
         let byte = self.byte()?;
         if byte > 0b1111 {
             return Err(BadRecord { expected: "the flags of a delivery" });
@@ -307,7 +309,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn message(&mut self) -> Result<Message, BadRecord> {
+    pub(crate) fn message(&mut self) -> Result<Message, BadRecord> {
         let flags = self.byte()?;
         if flags > 0b111 {
             return Err(BadRecord { expected: "the flags of a message" });
