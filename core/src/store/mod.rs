@@ -32,7 +32,8 @@ pub trait Scan {
     /// Why reading failed.
     type Error: fmt::Display + fmt::Debug;
 
-    /// Gives every entry whose key is in `from..to` to `each`, in the order of the keys, until it breaks.
+    /// Gives every entry whose key is in `from..to` to `each`, in the order of the keys, until it breaks. The order is that of
+    /// slices of bytes; a range that ends where it begins, or before, has no entries. Borders need not be keys: they may be empty.
     ///
     /// # Errors
     /// If something cannot be read; `each` may have seen entries before that.
@@ -47,7 +48,8 @@ pub trait Store: Scan {
     /// The entries of one moment, for a reader in another thread: whatever is committed meanwhile does not show.
     type Snapshot: Scan<Error = Self::Error> + Send + 'static;
 
-    /// Makes all changes of the batch or none. When it returns, they are visible, and survive what `durability` says.
+    /// Makes all changes of the batch or none. When it returns, they are visible, and survive what `durability` says; with
+    /// them survives all that was committed before, however it was. What does not survive is always the end.
     ///
     /// # Errors
     /// The changes may be there or not, after a restart too. What was committed before is as it was. A store

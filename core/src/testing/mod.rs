@@ -1,4 +1,5 @@
-//! A machine on the bench: driven by hand, without sockets and without waiting.
+//! A machine on the bench: driven by hand, without sockets and without waiting. And what every engine of a
+//! [`store`](crate::store) must do: [`store_suite`].
 //!
 //! ```
 //! use culex_core::packet::{QoS, Version};
@@ -11,6 +12,12 @@
 //! bench.publish(bob, "a/b", "hello", QoS::AtMostOnce);
 //! assert_eq!(bench.messages(alice), ["a/b: hello"]);
 //! ```
+
+mod memory_store;
+mod store;
+
+pub use memory_store::{Failing, MemoryError, MemorySnapshot, MemoryStore};
+pub use store::{Place, store_suite};
 
 use crate::broker::{Action, Answer, Broker, Close, Disconnect, Forward, Notice, Peer, Query, Record};
 use crate::config::Config;
