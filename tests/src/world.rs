@@ -14,7 +14,7 @@ use crate::random::{Digest, Random};
 use crate::script::{Profile, Script};
 use crate::trace::{Entry, Kind, Trace};
 use culex_core::middleware::{Authentication, Authorize, Permission, Wanted};
-use culex_core::{Broker, Config, ConnectionId, Now, Seed, Stack, Ticket};
+use culex_core::{Broker, Config, ConnectionId, LogSeq, Now, Seed, Stack, Ticket};
 use shard::Shard;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -223,11 +223,16 @@ impl<'a> World<'a> {
         let seed = Seed(self.random.fork(key::SEED + shard as u64).fork(self.now).bits());
         let mut broker = Broker::new(Arc::clone(&self.config), stack, seed, self.clock());
         self.shards[shard].tick_at = u64::MAX;
-        let disk = &self.shards[shard].disk;
-        if disk.life > 0 {
-            self.model.tested(Promise::Restored);
-            if let Err(error) = broker.restore(disk.log.iter().cloned()) {
-                self.breaks(Broken { promise: Promise::Restored, what: error.to_string() });
+        if self.script.profile.durable() {
+            let disk = &mut self.shards[shard].disk;
+            if disk.life > 0 {
+                self.model.tested(Promise::Restored);
+            }
+            let restored = disk.open(seed).and_then(|records| {
+                broker.restore_through(LogSeq(0), records).map_err(|error| error.to_string())
+            });
+            if let Err(what) = restored {
+                self.breaks(Broken { promise: Promise::Restored, what });
             }
         }
         self.shards[shard].broker = Some(broker);

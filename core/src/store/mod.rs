@@ -16,10 +16,12 @@
 mod batch;
 mod entry;
 mod image;
+mod memory;
 mod open;
 
 pub use batch::{Batch, Change};
 pub use image::{Image, UnknownSession};
+pub use memory::{Failing, MemoryError, MemorySnapshot, MemoryStore};
 pub use open::OpenError;
 
 use core::fmt;

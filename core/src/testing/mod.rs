@@ -13,10 +13,9 @@
 //! assert_eq!(bench.messages(alice), ["a/b: hello"]);
 //! ```
 
-mod memory_store;
 mod store;
 
-pub use memory_store::{Failing, MemoryError, MemorySnapshot, MemoryStore};
+pub use crate::store::{Failing, MemoryError, MemorySnapshot, MemoryStore};
 pub use store::{Place, store_suite};
 
 use crate::broker::{Action, Answer, Broker, Close, Disconnect, Forward, Notice, Peer, Query, Record};

@@ -331,7 +331,10 @@ impl World<'_> {
             self.note(None, Kind::Fault, || "the sync failed".into());
             return self.schedule(self.now + 1_000_000, Event::Kill(100_000));
         }
-        disk.log.extend(disk.writing.drain(..).map(|(_, record)| record));
+        let writing = std::mem::take(&mut disk.writing);
+        if let Err(what) = disk.write(&writing) {
+            return self.breaks(Broken { promise: Promise::Restored, what });
+        }
         broker.committed(now, last);
         disk.busy = !disk.pending.is_empty();
         if disk.busy {
@@ -349,12 +352,14 @@ impl World<'_> {
         self.model.crashed(self.now);
         self.note(None, Kind::Fault, || "the broker is killed".into());
         let mut random = self.random.fork(key::CRASH).fork(self.now);
-        for shard in &mut self.shards {
-            shard.dies();
-            let disk = &mut shard.disk;
+        for shard in 0..self.shards.len() {
+            self.shards[shard].dies();
+            let disk = &mut self.shards[shard].disk;
             let unsynced: Vec<_> = disk.writing.drain(..).chain(disk.pending.drain(..)).collect();
             let kept = random.below(unsynced.len() as u64 + 1) as usize;
-            disk.log.extend(unsynced.into_iter().take(kept).map(|(_, record)| record));
+            if let Err(what) = disk.write(&unsynced[..kept]) {
+                self.breaks(Broken { promise: Promise::Restored, what });
+            }
         }
         self.sync_fails = false;
         self.tickets.clear();

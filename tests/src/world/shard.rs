@@ -5,7 +5,8 @@ use super::limits::Most;
 use super::{Event, World, key};
 use crate::model::{Broken, Promise};
 use culex_core::broker::ShardMessage;
-use culex_core::{Broker, LogSeq, Record, ShardId};
+use culex_core::store::{Batch, Durability, Image, MemoryStore, Store};
+use culex_core::{Broker, LogSeq, Record, Seed, ShardId};
 use std::collections::VecDeque;
 
 /// One machine and what belongs to it.
@@ -24,7 +25,9 @@ pub(super) struct Shard {
 /// A disk: what is on it, and what is on its way to it.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
-    pub(super) log: Vec<Record>,
+    store: MemoryStore,
+    /// Who turns records into entries; none before the broker has ever started on it.
+    image: Option<Image>,
     pub(super) pending: Vec<(LogSeq, Record)>,
     pub(super) writing: Vec<(LogSeq, Record)>,
     /// A sync is announced or under way.
@@ -34,6 +37,34 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// What a broker finds when it starts.
+    pub(super) fn open(&mut self, seed: Seed) -> Result<Vec<Record>, String> {
+        let mut records = Vec::new();
+        let opened = Image::open(&self.store, seed, &mut |record| {
+            records.push(record);
+            true
+        });
+        self.image = Some(opened.map_err(|error| error.to_string())?);
+        let mut batch = Batch::default();
+        Image::initialize(&mut batch);
+        self.commit(&batch)?;
+        Ok(records)
+    }
+
+    /// Puts records on the disk, all of them or none.
+    pub(super) fn write(&mut self, records: &[(LogSeq, Record)]) -> Result<(), String> {
+        let Some(image) = &mut self.image else { return Err("a disk without a broker".into()) };
+        let mut batch = Batch::default();
+        for (_, record) in records {
+            image.apply(record, &mut batch).map_err(|error| error.to_string())?;
+        }
+        self.commit(&batch)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), String> {
+        self.store.commit(batch, Durability::Disk).map_err(|error| error.to_string())
+    }
+
     /// Everything the machine stored is on it.
     pub(super) fn is_quiet(&self) -> bool {
         !self.busy
