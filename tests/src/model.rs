@@ -259,7 +259,8 @@ pub(crate) struct Sent {
     /// New messages (no DUP), live and retained.
     pub(crate) live: u32,
     pub(crate) retained: u32,
-    /// New messages at QoS 1, of both kinds.
+    /// New messages at QoS 0 and 1, of both kinds.
+    pub(crate) at_most_once: u32,
     pub(crate) at_least_once: u32,
     /// How often it may be sent as a new one.
     pub(crate) allowed: u32,

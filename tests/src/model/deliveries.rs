@@ -560,9 +560,15 @@ impl Model {
             sent.live += 1;
         }
         // At QoS 1 it may have been sent, but neither acknowledged nor on the disk when the broker was killed: whatever asks for
-        // it now, at whatever QoS, is on top of that.
-        sent.at_least_once += u32::from(seen.qos == QoS::AtLeastOnce);
-        let lost = life.crashes * sent.at_least_once.min(live + stored);
+        // it now, at whatever QoS, is on top of that. At QoS 0 it may have been sent before its relay was on the disk: it is not
+        // sent so again, but who asks for more since an UNSUBSCRIBE was lost gets it.
+        match seen.qos {
+            QoS::AtMostOnce => sent.at_most_once += 1,
+            QoS::AtLeastOnce => sent.at_least_once += 1,
+            QoS::ExactlyOnce => {}
+        }
+        let unsure = if seen.qos == QoS::AtMostOnce { 0 } else { sent.at_most_once };
+        let lost = life.crashes * (sent.at_least_once + unsure).min(live + stored);
         sent.allowed = sent.allowed.max(live + stored + lost);
         let total = sent.live + sent.retained;
         if total > sent.allowed {
