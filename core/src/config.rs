@@ -261,6 +261,11 @@ settings! {
         queue_messages_max: u32 = 262_144;
         /// Bytes in the queue of one session.
         queue_bytes_max: u64 = 67_108_864;
+        /// Messages of the queue of one session that are kept in memory where a store has them, too: the others are read back
+        /// when the client takes them. At least 1.
+        queue_memory_messages_max: u32 = 1_000;
+        /// Their bytes; one message may be longer.
+        queue_memory_bytes_max: u64 = 1_048_576;
         /// What happens when the queue of a session is full.
         queue_overflow: Overflow = Overflow::DropOldest;
         /// Whether QoS 0 messages are queued for sessions that are not connected.
@@ -324,6 +329,8 @@ impl Config {
             "connect_timeout_ms: expected at least 1"
         } else if self.parked_max == 0 {
             "parked_max: expected at least 1"
+        } else if self.queue_memory_messages_max == 0 {
+            "queue_memory_messages_max: expected at least 1"
         } else if self.actions_max == 0 {
             "actions_max: expected at least 1"
         } else if self.listeners.iter().any(|listener| listener.packet_size_max > self.packet_size_max) {

@@ -115,6 +115,15 @@ impl Profile {
         } else if random.percent(50) {
             config.in_flight_max = random.between(1, 8) as u16;
         }
+        if self.durable() && random.percent(60) {
+            // Most of a queue lies on the disk.
+            config.queue_memory_messages_max = random.between(1, 4) as u32;
+            config.queue_memory_bytes_max = random.between(1, 4_096);
+            if random.percent(30) {
+                config.queue_messages_max = random.between(2, 8) as u32;
+                config.queue_overflow = random.pick(&[Overflow::DropOldest, Overflow::DropNewest]);
+            }
+        }
         config.topic_alias_maximum = random.pick(&[32, 32, 2, 0]);
         config
     }

@@ -118,7 +118,8 @@ pub(crate) fn inspection(found: &Inspection, now: Now) -> String {
             flight.message.as_ref().map_or_else(String::new, |m| format!(": {}", message(m, flight.qos)));
         line(&format!("  {}", flight.packet_id), format!("{stage}{what}"));
     }
-    line("queue", format!("{} messages, {} bytes", found.queue.len(), found.queue_bytes));
+    let all = found.queue.len() + found.queue_outside;
+    line("queue", format!("{all} messages, {} bytes, {} in memory", found.queue_bytes, found.queue.len()));
     for queued in found.queue.iter().take(LISTED_MAX) {
         line("  next", message(&queued.message, queued.qos));
     }

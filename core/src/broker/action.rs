@@ -140,6 +140,8 @@ pub enum Action {
         /// The Packet Identifier of the message.
         packet_id: PacketId,
     },
+    /// Messages of a queue were read back from the store.
+    Fetched(Box<Fetched>),
     /// Applies a record of an earlier machine: whoever owns what it is about takes it up.
     Restore {
         /// Whose record it is: SessionManager finds out, and sends it round again.
@@ -160,6 +162,8 @@ pub enum Action {
         /// What to keep.
         record: Box<Record>,
     },
+    /// Read messages of a queue back from the store, then report [`Broker::fetched`](super::Broker::fetched).
+    Fetch(Box<Fetch>),
     /// Find the answer and give it to `complete`.
     Ask {
         /// Names the question.
@@ -204,6 +208,31 @@ pub enum Action {
 
 // An action is moved several times on its way: keep it within one cache line.
 const _: () = assert!(core::mem::size_of::<Action>() <= 64);
+
+/// Which messages of a queue are wanted: what [`Image::queued`](crate::store::Image::queued) gives once every record that left before
+/// was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Whose queue.
+    pub session: SessionId,
+    /// Its Client Identifier.
+    pub client_id: Box<str>,
+    /// So many messages at the head of the queue are in memory already.
+    pub skip: u32,
+    /// How many to read at most.
+    pub messages_max: u32,
+    /// Bytes of topics, properties and payloads, after which to stop. One message at least.
+    pub bytes_max: u64,
+}
+
+/// See [`Action::Fetched`].
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Whose queue.
+    pub session: SessionId,
+    /// What was read, as [`Record::Queued`], in its order; nothing: it could not be.
+    pub queued: Vec<Record>,
+}
 
 /// How the adapter ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Every input as a value: what is recorded, replayed and fuzzed.
 
+use super::Record;
 use crate::broker::{Answer, Origin, ShardMessage};
 use crate::error::Violation;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
@@ -68,6 +69,13 @@ pub enum Input {
     Committed(LogSeq),
     /// Records from this position on will never be durable.
     CommitFailed(LogSeq),
+    /// Messages of a queue were read back from the store.
+    Fetched {
+        /// Whose queue.
+        session: SessionId,
+        /// What was read, as [`Record::Queued`]; nothing: it could not be.
+        queued: Vec<Record>,
+    },
     /// Another shard said something.
     FromShard {
         /// Who.

@@ -25,8 +25,10 @@ pub struct Inspection {
     pub connection: Option<Attached>,
     /// Its subscriptions, in the order of their filters.
     pub subscriptions: Vec<Subscribed>,
-    /// What waits in its queue, the oldest first.
+    /// What waits in its queue, the oldest first, as far as it is in memory.
     pub queue: Vec<Queued>,
+    /// How many messages come behind that, which only the store has.
+    pub queue_outside: usize,
     /// Bytes in its queue, as its limit counts them.
     pub queue_bytes: u64,
     /// The Topic Filters whose retained messages are still being sent to it.
@@ -134,6 +136,7 @@ impl Broker {
             connection: session.connection.and_then(attached),
             subscriptions: Vec::new(),
             queue: Vec::new(),
+            queue_outside: 0,
             queue_bytes: 0,
             retained_pages: Vec::new(),
             in_flight: Vec::new(),

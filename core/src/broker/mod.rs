@@ -22,8 +22,8 @@ mod transmit;
 mod work;
 
 pub use action::{
-    Action, Close, Forward, Identifiers, OpenSession, Queued, Receiver, Relay, RelayAck, Reply, Source,
-    SubscribeTopic, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
+    Action, Close, Fetch, Fetched, Forward, Identifiers, OpenSession, Queued, Receiver, Relay, RelayAck,
+    Reply, Source, SubscribeTopic, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
 };
 pub use cx::Cx;
 pub use input::{Disconnect, Input, Peer, Refused};
@@ -110,6 +110,7 @@ impl Broker {
             Input::Complete { ticket, answer } => self.complete(now, ticket, answer),
             Input::Committed(through) => self.committed(now, through),
             Input::CommitFailed(from) => self.commit_failed(now, from),
+            Input::Fetched { session, queued } => self.fetched(now, session, queued),
             Input::FromShard { from, message } => self.from_shard(now, from, message),
             Input::Publish { message, origin } => drop(self.publish(now, message, origin)),
             Input::Subscribe(filter) => drop(self.subscribe(now, &filter)),
@@ -237,6 +238,14 @@ impl Broker {
         self.unstall_all();
     }
 
+    /// Messages of a queue were read back, as [`Action::Fetch`] wanted, in their order; none: they could not be. Exactly once
+    /// for each such action.
+    pub fn fetched(&mut self, now: Now, session: SessionId, queued: Vec<Record>) {
+        self.begin(now, None);
+        self.state.work.push(Action::Fetched(Box::new(Fetched { session, queued })));
+        self.run(None);
+    }
+
     /// Another shard said something.
     pub fn from_shard(&mut self, now: Now, from: ShardId, message: ShardMessage) {
         match message {
@@ -279,6 +288,7 @@ impl Broker {
             version: Version::V5,
             expiry: u32::MAX,
             queued: 0,
+            outside: 0,
             subscriptions: 0,
             paging: false,
             program: true,

@@ -157,6 +157,7 @@ impl Broker {
             | Action::Room { .. }
             | Action::RetainedSent { .. }
             | Action::Dropped { .. }
+            | Action::Fetched(_)
             | Action::Deliver { .. }
             | Action::Restore { .. }
             | Action::SessionRestored { .. } => {}

@@ -1,18 +1,17 @@
 //! The middleware `MemoryBackend`.
 
+mod queue;
 mod restore;
 
 use super::{Flow, Hooks, Middleware};
 use crate::broker::{
-    Action, Cx, Effect, Fate, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Record, Relay,
-    Settled, Source, SubscribeTopic, Subscribed, ToSession, TopicSubscribed, TopicUnsubscribed, Traced,
-    UnsubscribeTopic, What,
+    Action, Cx, Effect, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Record, Relay, Settled,
+    Source, SubscribeTopic, Subscribed, TopicSubscribed, TopicUnsubscribed, Traced, UnsubscribeTopic, What,
 };
-use crate::config::Overflow;
 use crate::hash::Seed;
 use crate::id::{Id, SessionId, Table};
 use crate::message::{Message, Publication};
-use crate::packet::{PacketId, QoS, ReasonCode, SubscriptionOptions, Version};
+use crate::packet::{PacketId, QoS, SubscriptionOptions, Version};
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::topic::filter::is_filter;
 use crate::topic::{Filter, Retained, SubscriptionIndex};
@@ -21,6 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use queue::Queue;
 
 /// The backend that keeps everything in memory, and finds receivers.
 ///
@@ -44,12 +44,6 @@ pub struct MemoryBackend {
     sweep: Option<Option<Box<str>>>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Queued>,
-    bytes: u64,
-}
-
 /// Retained messages that are being sent for a subscription, as fast as its client takes them.
 #[derive(Debug)]
 struct Page {
@@ -62,7 +56,6 @@ struct Page {
 }
 
 saved! {
-    struct Queue { messages; bytes = VecDeque::iter(&messages).map(cost).sum() }
     struct Page { filter, options, identifiers, after, restored }
 }
 
@@ -95,8 +88,7 @@ impl Middleware for MemoryBackend {
         found.subscriptions = self.index.filters(session).map(subscribed).collect();
         found.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
         if let Some(queue) = self.queues.get(session) {
-            found.queue = queue.messages.iter().cloned().collect();
-            found.queue_bytes = queue.bytes;
+            queue.inspect(found);
         }
         let pages = self.pages.get(session).into_iter().flatten();
         found.retained_pages = pages.map(|page| page.filter.clone()).collect();
@@ -130,6 +122,7 @@ impl Middleware for MemoryBackend {
             | Hooks::LOOKUP_RETAINED
             | Hooks::STORE_OFFLINE
             | Hooks::LOOKUP_OFFLINE
+            | Hooks::FETCHED
             | Hooks::STORE_SESSION
             | Hooks::STORE_INBOUND
             | Hooks::DROPPED
@@ -151,6 +144,7 @@ impl Middleware for MemoryBackend {
             Action::LookupRetained(topic) => self.open_page(cx, topic),
             Action::StoreOffline { session, queued } => self.push(cx, *session, queued.clone()),
             Action::LookupOffline { session, most } => self.pop(cx, *session, *most),
+            Action::Fetched(fetched) => self.fetched(cx, fetched),
             Action::SessionEnded { session } => {
                 self.index.remove_session(*session);
                 self.queues.remove(*session);
@@ -439,56 +433,6 @@ impl MemoryBackend {
         }
     }
 
-    fn push(&mut self, cx: &mut Cx<'_>, session: SessionId, queued: Queued) {
-        if queued.source == Source::Queue && queued.qos > QoS::AtMostOnce {
-            // For the log it never left, but its place is behind the others from now on.
-            dropped(cx, session, queued.qos);
-        }
-        let queue = self.queues.get_or_insert_with(session, Queue::default);
-        let size = cost(&queued);
-        let (most, bytes_max) = (cx.config().queue_messages_max as usize, cx.config().queue_bytes_max);
-        let wall = cx.now().wall;
-        while queue.messages.len() >= most || queue.bytes + size > bytes_max {
-            // [MQTT-3.3.2-5]: it costs no other its place.
-            let expired = queue.messages.front().is_some_and(|oldest| oldest.message.expired(wall));
-            let counter = cx.stats();
-            *(if expired { &mut counter.dropped_expired } else { &mut counter.dropped_queue_full }) += 1;
-            let oldest = match cx.config().queue_overflow {
-                _ if expired => queue.messages.pop_front(),
-                // What does not even fit into an empty queue costs nobody else his place.
-                Overflow::DropOldest if size <= bytes_max => queue.messages.pop_front(),
-                Overflow::DropOldest | Overflow::DropNewest => None,
-                Overflow::Disconnect => {
-                    if let Some(id) = cx.session(session).and_then(|session| session.connection) {
-                        // When all receivers have the message: its record is one.
-                        let reason = ReasonCode::QuotaExceeded;
-                        cx.emit_last(Action::CloseClient { id, reason });
-                    }
-                    None
-                }
-            };
-            match oldest {
-                Some(oldest) => {
-                    queue.bytes -= cost(&oldest);
-                    cx.fate(session, oldest.message.topic(), Fate::Displaced);
-                    dropped(cx, session, oldest.qos);
-                }
-                None => return cx.fate(session, queued.message.topic(), Fate::QueueFull),
-            }
-        }
-        cx.stats().queued += 1;
-        let Queued { qos, retain, ref identifiers, .. } = queued;
-        cx.journal_delivery(
-            &queued.message,
-            &ToSession { session, qos, retain, identifiers, packet_id: None },
-        );
-        let length = queue.messages.len() as u32 + 1;
-        cx.fate(session, queued.message.topic(), Fate::Queued { length });
-        queue.bytes += size;
-        queue.messages.push_back(queued);
-        note_length(cx, session, queue);
-    }
-
     /// Sends what a session's client can take: from its queue, then what is retained.
     fn pop(&mut self, cx: &mut Cx<'_>, session: SessionId, most: u32) {
         let Some(id) = cx.session(session).and_then(|session| session.connection) else { return };
@@ -496,39 +440,15 @@ impl MemoryBackend {
         let bytes = (cx.config().outbox_bytes_max as usize).saturating_sub(waiting);
         let mut allowance = Allowance { messages: most, bytes };
         let more = self.pop_queue(cx, session, &mut allowance);
+        if self.refill(cx, session) {
+            // What is retained comes behind what is read.
+            return;
+        }
         self.send_pages(cx, session, &mut allowance);
         if more || self.pages.get(session).is_some() {
             // Go on when what was sent has left.
             cx.emit_last(Action::WantRoom { session });
         }
-    }
-
-    /// Returns whether something stays in the queue.
-    fn pop_queue(&mut self, cx: &mut Cx<'_>, session: SessionId, allowance: &mut Allowance) -> bool {
-        let Some(queue) = self.queues.get_mut(session) else { return false };
-        let wall = cx.now().wall;
-        while !allowance.spent()
-            && let Some(queued) = queue.messages.pop_front()
-        {
-            queue.bytes -= cost(&queued);
-            if queued.message.expired(wall) {
-                // [MQTT-3.3.2-5]
-                cx.stats().dropped_expired += 1;
-                cx.fate(session, queued.message.topic(), Fate::Expired);
-                dropped(cx, session, queued.qos);
-                continue;
-            }
-            let Queued { message, qos, retain, identifiers, .. } = queued;
-            allowance.take(&message);
-            let receiver = Receiver { session, qos, retain, source: Source::Queue, identifiers };
-            cx.emit(Action::Forward(Forward { what: What::Kept(message), receivers: alloc::vec![receiver] }));
-        }
-        note_length(cx, session, queue);
-        let more = !queue.messages.is_empty();
-        if !more {
-            self.queues.remove(session);
-        }
-        more
     }
 }
 
@@ -591,17 +511,6 @@ impl Allowance {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(message.size());
     }
-}
-
-fn note_length(cx: &mut Cx<'_>, session: SessionId, queue: &Queue) {
-    if let Some(session) = cx.session_mut(session) {
-        session.queued = queue.messages.len() as u32;
-    }
-}
-
-/// Bytes a queued message costs: its share of a message is not known, so it counts whole.
-fn cost(queued: &Queued) -> u64 {
-    (queued.message.size() + size_of::<Queued>()) as u64
 }
 
 /// Topics looked at in one go.

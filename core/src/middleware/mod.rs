@@ -172,6 +172,8 @@ hooks! {
     RETAINED_SENT = ACTIONS + 27;
     /// [`Action::Dropped`]
     DROPPED = ACTIONS + 28;
+    /// [`Action::Fetched`]
+    FETCHED = ACTIONS + 30;
     /// What this part does is to be durable: [`Cx::journal`] makes records, which leave as [`Action::Store`]. No
     /// method is called for it.
     STORE = Hooks::STORE_INDEX;
@@ -184,7 +186,7 @@ impl Hooks {
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
     /// How many hooks there are.
-    pub(crate) const COUNT: usize = ACTIONS as usize + 30;
+    pub(crate) const COUNT: usize = ACTIONS as usize + 31;
     pub(crate) const STORE_INDEX: usize = ACTIONS as usize + 29;
 
     pub(crate) fn has(self, bit: usize) -> bool {
@@ -225,6 +227,7 @@ impl Hooks {
             Action::Deliver { .. } => Self::DELIVER,
             Action::RetainedSent { .. } => Self::RETAINED_SENT,
             Action::Dropped { .. } => Self::DROPPED,
+            Action::Fetched(_) => Self::FETCHED,
             _ => Self::OTHER,
         };
         hook.0.trailing_zeros() as usize

@@ -220,7 +220,7 @@ impl SessionManager {
         if let Some(connection) = cx.connection_mut(id) {
             connection.session = Some(session);
         }
-        if open.expiry > 0 {
+        if open.expiry > 0 || cx.session(session).is_some_and(|state| state.stored) {
             cx.emit(Action::StoreSession { session });
         }
         cx.emit(Action::SessionAttached { session, connection: id });
@@ -237,6 +237,7 @@ impl SessionManager {
             version,
             expiry: 0,
             queued: 0,
+            outside: 0,
             subscriptions: 0,
             paging: false,
             stored: false,
@@ -278,12 +279,14 @@ impl SessionManager {
         Flow::Next
     }
 
-    /// What ends with its connection is not stored: for the log, a session that is resumed to end ends at once.
+    /// What ends with its connection is not stored: for the log, a session that is resumed to end ends at once. But while only
+    /// the store has messages of its queue they must stay there: then it ends with a restart, too.
     fn note_stored(&mut self, cx: &mut Cx<'_>, session: SessionId, expiry: u32) {
-        if expiry == 0 {
+        let outside = cx.session(session).is_some_and(|state| state.outside > 0);
+        if expiry == 0 && !outside {
             cx.journal(session, |client_id| Record::SessionEnded { client_id });
         }
-        let stored = expiry > 0 && cx.durable();
+        let stored = (expiry > 0 || outside) && cx.durable();
         if let Some(state) = cx.session_mut(session) {
             state.stored = stored;
         }
@@ -293,7 +296,7 @@ impl SessionManager {
         let wall = cx.now().wall;
         let Some(state) = cx.session_mut(session) else { return };
         state.left = Some(wall);
-        if state.expiry > 0 {
+        if state.expiry > 0 || state.stored {
             cx.emit(Action::StoreSession { session });
         }
         self.away(cx, session);

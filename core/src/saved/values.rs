@@ -2,10 +2,10 @@
 
 use super::{Malformed, Reader, Saved, Writer, saved};
 use crate::broker::{
-    Access, Action, Answer, Close, Credentials, Disconnect, Effect, Forward, Identifiers, Input, Notice,
-    OpenSession, Origin, Owner, Peer, Query, Queued, Receiver, Recipient, Record, Relay, RelayAck, Relayed,
-    Reply, Settled, ShardMessage, Source, SubscribeTopic, TopicSubscribed, TopicUnsubscribed,
-    UnsubscribeTopic, What,
+    Access, Action, Answer, Close, Credentials, Disconnect, Effect, Fetch, Fetched, Forward, Identifiers,
+    Input, Notice, OpenSession, Origin, Owner, Peer, Query, Queued, Receiver, Recipient, Record, Relay,
+    RelayAck, Relayed, Reply, Settled, ShardMessage, Source, SubscribeTopic, TopicSubscribed,
+    TopicUnsubscribed, UnsubscribeTopic, What,
 };
 use crate::connection::{Farewell, Phase};
 use crate::error::{Clause, Violation};
@@ -38,7 +38,7 @@ saved! {
     enum Flow { 0 Next, 1 Done, 2 Refuse(reason), 3 Violation(violation), 4 Suspend, }
     struct Violation { clause, reason }
     struct Farewell { reason_string, server_reference }
-    struct Session { client_id, connection, version, expiry, queued, subscriptions, paging, stored, left, program }
+    struct Session { client_id, connection, version, expiry, queued, outside, subscriptions, paging, stored, left, program }
     struct Peer { address, listener, identity }
     enum Origin { 0 Program, 1 Shard(shard), 2 Session(session), }
 }
@@ -62,6 +62,7 @@ saved! {
         13 Shutdown,
         14 Violated { id, violation },
         15 Identified { id, peer },
+        16 Fetched { session, queued },
     }
 }
 
@@ -104,7 +105,11 @@ saved! {
         33 RetainedSent { session, filter },
         34 Deliver { session, packet_id },
         35 SessionRestored { session },
+        36 Fetch(fetch),
+        37 Fetched(fetched),
     }
+    struct Fetch { session, client_id, skip, messages_max, bytes_max }
+    struct Fetched { session, queued }
     enum What { 0 Current, 1 Kept(message), }
     struct Relay { what, publisher, ack, gated, inbound }
     struct RelayAck { to, packet, packet_id }

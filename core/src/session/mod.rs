@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 
 /// One session: what MQTT keeps per Client Identifier.
 ///
-/// Set by SessionManager, but for `queued`, `subscriptions` and `paging`, which the backend keeps true.
+/// Set by SessionManager, but for `queued`, `outside`, `subscriptions` and `paging`, which the backend keeps true.
 #[derive(Debug)]
 pub struct Session {
     /// The Client Identifier; empty for a subscription of the embedding program.
@@ -21,6 +21,8 @@ pub struct Session {
     pub expiry: u32,
     /// Messages in its queue.
     pub queued: u32,
+    /// How many of those only the store has.
+    pub outside: u32,
     /// Its subscriptions.
     pub subscriptions: u32,
     /// Retained messages wait to be sent to it.

@@ -81,10 +81,69 @@ impl Image {
         Ok(opening.image)
     }
 
+    /// The messages at the head of a session's queue, as [`Record::Queued`]: behind the first `skip`, `messages_max` at most, and no
+    /// more once they have `bytes_max` bytes. Everything that was applied must be in the store.
+    ///
+    /// # Errors
+    /// At the first entry that cannot be read or makes no sense.
+    pub fn queued<S: Scan>(
+        &self,
+        store: &S,
+        client_id: &str,
+        skip: u32,
+        messages_max: u32,
+        bytes_max: u64,
+    ) -> Result<Vec<Record>, OpenError<S::Error>> {
+        let Some(client) = self.clients.get(client_id) else { return Ok(Vec::new()) };
+        let (mut skip, mut bytes, mut found) = (skip, 0, Vec::new());
+        let from = entry::of_session(client.number, Kind::Delivery, client.queue.head);
+        let to = entry::of_session(client.number, Kind::Delivery, client.queue.tail);
+        scan(store, &from, &to, &mut |key, value| {
+            let (_, _, rest) = entry::parse_of_session(key)?;
+            if client.queue.holes.contains(&entry::count(rest)?) {
+                return Ok(true);
+            }
+            if skip > 0 {
+                skip -= 1;
+                return Ok(true);
+            }
+            let delivery = DeliveryEntry::read(value)?;
+            if let Body::Here(message) = &delivery.body {
+                bytes += message.size() as u64;
+            }
+            found.push(delivery);
+            Ok(found.len() < messages_max as usize && bytes < bytes_max)
+        })?;
+        let (mut queued, mut bytes) = (Vec::new(), 0);
+        for DeliveryEntry { qos, retain, identifiers, body, .. } in found {
+            let message = match body {
+                Body::Here(message) => message,
+                Body::Shared(number) => shared_message(store, number)?,
+            };
+            bytes += message.size() as u64;
+            queued.push(Record::Queued { client_id: client_id.into(), message, qos, retain, identifiers });
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(queued)
+    }
+
     /// What makes an empty store one of this format.
     pub fn initialize(batch: &mut super::Batch) {
         batch.put(entry::FORMAT.to_vec(), entry::VERSION.to_vec());
     }
+}
+
+/// Reads a message with an entry of its own.
+fn shared_message<S: Scan>(store: &S, number: u64) -> Result<Message, OpenError<S::Error>> {
+    let mut found = None;
+    let (from, to) = (entry::numbered(entry::MESSAGE, number), entry::numbered(entry::MESSAGE, number + 1));
+    scan(store, &from, &to, &mut |_, value| {
+        found = Some(entry::read_message(value)?);
+        Ok(false)
+    })?;
+    found.ok_or(OpenError::Entry { key: from, expected: "a message that exists" })
 }
 
 struct Opening {

@@ -18,7 +18,7 @@ mod store;
 pub use crate::store::{Failing, MemoryError, MemorySnapshot, MemoryStore};
 pub use store::{Place, store_suite};
 
-use crate::broker::{Action, Answer, Broker, Close, Disconnect, Forward, Notice, Peer, Query, Record};
+use crate::broker::{Action, Answer, Broker, Close, Disconnect, Fetch, Forward, Notice, Peer, Query, Record};
 use crate::config::Config;
 use crate::hash::Seed;
 use crate::id::{ConnectionId, Id, LogSeq, Ticket};
@@ -50,6 +50,8 @@ pub struct Bench {
     pub forgotten: Vec<Ticket>,
     /// Records to store.
     pub stores: Vec<(LogSeq, Record)>,
+    /// Messages of queues to read back, and how many records were stored before.
+    pub fetches: Vec<(usize, Fetch)>,
     /// Deliveries to receivers that are not here.
     pub forwards: Vec<Forward>,
     /// Notices.
@@ -176,6 +178,7 @@ impl Bench {
             asks: Vec::new(),
             forgotten: Vec::new(),
             stores: Vec::new(),
+            fetches: Vec::new(),
             forwards: Vec::new(),
             notices: Vec::new(),
             closes: Vec::new(),
@@ -196,6 +199,7 @@ impl Bench {
                     Action::Ask { ticket, query } => self.asks.push((ticket, *query)),
                     Action::Forget { ticket } => self.forgotten.push(ticket),
                     Action::Store { seq, record } => self.stores.push((seq, *record)),
+                    Action::Fetch(fetch) => self.fetches.push((self.stores.len(), *fetch)),
                     Action::Forward(forward) => self.forwards.push(forward),
                     Action::Notice(notice) => self.notices.push(*notice),
                     Action::Close { id, how } => self.closes.push((id, how)),

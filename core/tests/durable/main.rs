@@ -5,6 +5,7 @@
 mod failures;
 mod machine;
 mod messages;
+mod paging;
 mod queues;
 mod sessions;
 mod wills_and_retained;

@@ -1,13 +1,13 @@
 //! The adapter of the simulation: what every runtime does, with faults.
 
-use super::shard::Shard;
+use super::shard::{Shard, Work};
 use super::{Event, Question, World, key};
 use crate::model::{Broken, Promise};
 use crate::net::frame_length;
 use crate::random::Digest;
 use crate::trace::Kind;
 use culex_core::packet::{Frame, Packet, ReasonCode, Version};
-use culex_core::{Action, Answer, Close, ConnectionId, Disconnect, LogSeq, Query, Ticket};
+use culex_core::{Action, Answer, Close, ConnectionId, Disconnect, Query, Ticket};
 
 impl World<'_> {
     /// Bytes of a client arrive.
@@ -147,13 +147,11 @@ impl World<'_> {
             Action::Close { id, how } => self.close(shard, id, how),
             Action::Store { seq, record } => {
                 self.note(None, Kind::Note, || format!("store {}: {record:?}", seq.0));
-                let disk = &mut self.shards[shard].disk;
-                disk.pending.push((seq, *record));
-                let (life, quiet) = (disk.life, disk.is_quiet());
-                if quiet {
-                    disk.busy = true;
-                    self.schedule(self.now, Event::Sync(shard, life));
-                }
+                self.disk_works(shard, Work::Store(seq, *record));
+            }
+            Action::Fetch(fetch) => {
+                self.note(None, Kind::Note, || format!("read back {fetch:?}"));
+                self.disk_works(shard, Work::Fetch(*fetch));
             }
             Action::Ask { ticket, query } => self.asked(shard, ticket, &query),
             Action::Forget { ticket } => {
@@ -175,6 +173,16 @@ impl World<'_> {
                 promise: Promise::WellFormed,
                 what: format!("nobody outside can perform {other:?}"),
             }),
+        }
+    }
+
+    fn disk_works(&mut self, shard: usize, work: Work) {
+        let disk = &mut self.shards[shard].disk;
+        disk.pending.push_back(work);
+        let (life, quiet) = (disk.life, disk.is_quiet());
+        if quiet {
+            disk.busy = true;
+            self.schedule(self.now, Event::Sync(shard, life));
         }
     }
 
@@ -308,7 +316,7 @@ impl World<'_> {
     pub(super) fn sync(&mut self, shard: usize, life: u64) {
         let disk = &mut self.shards[shard].disk;
         if life == disk.life {
-            disk.writing = std::mem::take(&mut disk.pending);
+            disk.begin();
             self.schedule(self.now + self.sync_us, Event::Synced(shard, life));
         }
     }
@@ -320,11 +328,14 @@ impl World<'_> {
             return;
         }
         self.inputs += 1;
-        let (first, last) = match (disk.writing.first(), disk.writing.last()) {
-            (Some((first, _)), Some((last, _))) => (*first, *last),
-            _ => (LogSeq(0), LogSeq(0)),
+        let seqs = || {
+            disk.writing.iter().filter_map(|work| match work {
+                Work::Store(seq, _) => Some(*seq),
+                Work::Fetch(_) => None,
+            })
         };
-        if std::mem::take(&mut self.sync_fails) {
+        let (first, last) = (seqs().next(), seqs().next_back());
+        if let (Some(first), true) = (first, std::mem::take(&mut self.sync_fails)) {
             // Some of it may be there after all.
             broker.commit_failed(now, first);
             self.model.store_failed();
@@ -335,7 +346,15 @@ impl World<'_> {
         if let Err(what) = disk.write(&writing) {
             return self.breaks(Broken { promise: Promise::Restored, what });
         }
-        broker.committed(now, last);
+        if let Some(last) = last {
+            broker.committed(now, last);
+        }
+        if let Some(Work::Fetch(fetch)) = writing.last() {
+            match disk.fetch(fetch) {
+                Ok(queued) => broker.fetched(now, fetch.session, queued),
+                Err(what) => return self.breaks(Broken { promise: Promise::Restored, what }),
+            }
+        }
         disk.busy = !disk.pending.is_empty();
         if disk.busy {
             self.schedule(self.now, Event::Sync(shard, life));

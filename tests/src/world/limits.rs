@@ -5,7 +5,7 @@ use super::World;
 use super::shard::Shard;
 use crate::model::{Broken, Promise};
 use culex_core::Broker;
-use culex_core::packet::Version;
+use culex_core::packet::{QoS, Version};
 
 /// The most connections and sessions there were at a time: a machine keeps places for as many.
 #[derive(Debug, Default, Clone, Copy)]
@@ -39,8 +39,20 @@ impl World<'_> {
             let parked = seen.connection.as_ref().map_or(0, |connection| connection.parked);
             let held = if seen.version == Version::V5 { seen.incoming.len() } else { 0 };
             let window = usize::from(config.in_flight_max);
+            // Without a store all of it is in memory, and QoS 0 always is.
+            let here =
+                seen.queue.iter().filter(|queued| queued.qos > QoS::AtMostOnce && seen.queue_outside > 0);
             let lists = [
-                ("messages in its queue", seen.queue.len() as u64, config.queue_messages_max.into()),
+                (
+                    "messages of its queue in memory",
+                    here.count() as u64,
+                    config.queue_memory_messages_max.into(),
+                ),
+                (
+                    "messages in its queue",
+                    (seen.queue.len() + seen.queue_outside) as u64,
+                    config.queue_messages_max.into(),
+                ),
                 ("bytes in its queue", seen.queue_bytes, config.queue_bytes_max),
                 ("messages in flight", seen.in_flight.len() as u64, window as u64),
                 ("Packet Identifiers held", held as u64, config.receive_maximum.into()),

@@ -4,7 +4,7 @@
 use super::limits::Most;
 use super::{Event, World, key};
 use crate::model::{Broken, Promise};
-use culex_core::broker::ShardMessage;
+use culex_core::broker::{Fetch, ShardMessage};
 use culex_core::store::{Batch, Durability, Image, MemoryStore, Store};
 use culex_core::{Broker, LogSeq, Record, Seed, ShardId};
 use std::collections::VecDeque;
@@ -28,15 +28,50 @@ pub(super) struct Disk {
     store: MemoryStore,
     /// Who turns records into entries; none before the broker has ever started on it.
     image: Option<Image>,
-    pub(super) pending: Vec<(LogSeq, Record)>,
-    pub(super) writing: Vec<(LogSeq, Record)>,
+    pub(super) pending: VecDeque<Work>,
+    pub(super) writing: Vec<Work>,
     /// A sync is announced or under way.
     pub(super) busy: bool,
     /// Counts the broker's lives: what belonged to an earlier one is forgotten.
     pub(super) life: u64,
 }
 
+/// What a disk is asked for, in this order.
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    Store(LogSeq, Record),
+    Fetch(Fetch),
+}
+
+impl Work {
+    fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Store(_, record) => Some(record),
+            Self::Fetch(_) => None,
+        }
+    }
+}
+
 impl Disk {
+    /// Takes what is written next: everything, but for what comes behind something that is to be read.
+    pub(super) fn begin(&mut self) {
+        while let Some(work) = self.pending.pop_front() {
+            let last = matches!(work, Work::Fetch(_));
+            self.writing.push(work);
+            if last {
+                break;
+            }
+        }
+    }
+
+    /// Reads a part of a queue.
+    pub(super) fn fetch(&self, fetch: &Fetch) -> Result<Vec<Record>, String> {
+        let Some(image) = &self.image else { return Err("a disk without a broker".into()) };
+        let Fetch { client_id, skip, messages_max, bytes_max, .. } = fetch;
+        let queued = image.queued(&self.store, client_id, *skip, *messages_max, *bytes_max);
+        queued.map_err(|error| error.to_string())
+    }
+
     /// What a broker finds when it starts.
     pub(super) fn open(&mut self, seed: Seed) -> Result<Vec<Record>, String> {
         let mut records = Vec::new();
@@ -52,10 +87,10 @@ impl Disk {
     }
 
     /// Puts records on the disk, all of them or none.
-    pub(super) fn write(&mut self, records: &[(LogSeq, Record)]) -> Result<(), String> {
+    pub(super) fn write(&mut self, work: &[Work]) -> Result<(), String> {
         let Some(image) = &mut self.image else { return Err("a disk without a broker".into()) };
         let mut batch = Batch::default();
-        for (_, record) in records {
+        for record in work.iter().filter_map(Work::record) {
             image.apply(record, &mut batch).map_err(|error| error.to_string())?;
         }
         self.commit(&batch)

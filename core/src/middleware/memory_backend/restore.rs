@@ -1,5 +1,6 @@
 //! What the backend takes up from a log, and what a log says of it.
 
+use super::queue::note_length;
 use super::*;
 
 impl MemoryBackend {
@@ -24,8 +25,7 @@ impl MemoryBackend {
                 let (message, identifiers, source) = (message.clone(), identifiers.clone(), Source::Relay);
                 let queued = Queued { message, qos: *qos, retain: *retain, identifiers, source };
                 let queue = self.queues.get_or_insert_with(session, Queue::default);
-                queue.bytes += cost(&queued);
-                queue.messages.push_back(queued);
+                queue.restore(cx, queued);
                 note_length(cx, session, queue);
             }
             Record::Dropped { .. } => drop(self.restore_head(cx, session)),
@@ -53,13 +53,15 @@ impl MemoryBackend {
 
     fn restore_head(&mut self, cx: &mut Cx<'_>, session: SessionId) -> Option<Queued> {
         let queue = self.queues.get_mut(session)?;
-        let head = queue.messages.pop_front()?;
-        queue.bytes -= cost(&head);
+        let head = queue.pop_here();
+        if head.is_none() {
+            queue.drop_outside();
+        }
         note_length(cx, session, queue);
-        if queue.messages.is_empty() {
+        if queue.is_empty() {
             self.queues.remove(session);
         }
-        Some(head)
+        head
     }
 
     /// Of several pages of a filter, whose subscriptions followed each other quickly, the first one ended.
@@ -107,7 +109,7 @@ impl MemoryBackend {
                 each(Record::Page { client_id: client_id(), filter, options, identifier, after });
             }
         }
-        let queued = self.queues.get(session).into_iter().flat_map(|queue| &queue.messages);
+        let queued = self.queues.get(session).into_iter().flat_map(Queue::messages);
         for queued in queued.filter(|queued| queued.qos > QoS::AtMostOnce) {
             let (message, identifiers) = (queued.message.clone(), queued.identifiers.clone());
             let (qos, retain) = (queued.qos, queued.retain);
