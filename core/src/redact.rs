@@ -256,7 +256,8 @@ fn blank_somehow(
     version: Version,
     wanted: Option<(Violation, Option<Version>)>,
 ) {
-    let reason = |outcome: Option<(Violation, Option<Version>)>| outcome.map(|(violation, _)| violation.reason);
+    let reason =
+        |outcome: Option<(Violation, Option<Version>)>| outcome.map(|(violation, _)| violation.reason);
     for filler in [FILL, 0, 0xFF] {
         packet[header..].fill(filler);
         if reason(outcome(packet, version)) == reason(wanted) {
