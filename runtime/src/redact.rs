@@ -123,7 +123,7 @@ struct Streams(HashMap<ConnectionId, Stream>);
 impl Streams {
     /// Bytes come in; the machine is about to see them.
     fn push(&mut self, broker: &Broker, id: ConnectionId, bytes: &[u8]) {
-        let stream = self.0.entry(id).or_insert_with(|| Stream { unread: 0, ..Stream::new(broker, id) });
+        let stream = self.0.entry(id).or_insert_with(|| Stream::new(broker, id));
         if !reads(broker, id) {
             stream.over.get_or_insert(stream.bytes.len());
         }

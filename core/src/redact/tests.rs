@@ -1,9 +1,10 @@
 use super::*;
-use crate::broker::Disconnect;
+use crate::broker::{Broker, Disconnect};
 use crate::config::Config;
 use crate::hash::Seed;
+use crate::id::LogSeq;
 use crate::middleware::{Authentication, Stack};
-use crate::packet::{Auth, Connect, Publish, QoS, ReasonCode, Will};
+use crate::packet::{Auth, Connect, Publish, QoS, ReasonCode, SubscriptionOptions, Will};
 use crate::testing::{Bench, connect, disconnect, id, properties, publish};
 use core::hash::{BuildHasher, Hasher};
 use proptest::collection::vec;
@@ -279,23 +280,15 @@ proptest! {
     }
 }
 
-/// A machine in which everything waits that can: its snapshot is full of secrets.
-fn full_of_secrets() -> Bench {
-    let stack = Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
-    let mut bench = Bench::with(Config::default(), stack);
-    let hello = Connect { password: Some(b"secret password"), ..connect(Version::V5, "waits") };
-    bench.try_connect(&hello);
-    bench
-}
-
 #[test]
 fn a_connect_that_waits_for_its_answer_and_the_question_are_redacted() {
-    let bench = full_of_secrets();
+    let stack = || Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
+    let mut bench = Bench::with(Config::default(), stack());
+    bench.try_connect(&Connect { password: Some(b"secret password"), ..connect(Version::V5, "waits") });
     let mut state = Vec::new();
     bench.broker.snapshot(&mut state);
     assert!(has(&state, b"secret password"));
     let redaction = Redaction::new(&hash);
-    let stack = || Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
     let broker = Broker::from_snapshot_redacted(stack(), &state, &redaction).unwrap();
     let mut redacted = Vec::new();
     broker.snapshot(&mut redacted);
@@ -307,4 +300,47 @@ fn a_connect_that_waits_for_its_answer_and_the_question_are_redacted() {
     assert!(again == redacted);
 }
 
-use crate::broker::Broker;
+#[test]
+fn what_waits_for_the_disk_and_what_nobody_took_yet_are_redacted() {
+    let mut bench = Bench::with(Config::default(), Stack::durable());
+    let [alice, bob] = ["alice", "bob"].map(|client_id| {
+        let expires = properties(&[Property::SessionExpiryInterval(100)]);
+        let id = bench.try_connect(&Connect { properties: expires, ..connect(Version::V5, client_id) });
+        commit(&mut bench);
+        id
+    });
+    bench.subscribe_all(alice, &[("#", SubscriptionOptions::new(QoS::ExactlyOnce))]);
+    commit(&mut bench);
+    let told = [Property::UserProperty("name", "secret property")];
+    for (number, qos) in [(1, QoS::ExactlyOnce), (2, QoS::AtLeastOnce)] {
+        let message = Publish {
+            packet_id: Some(id(number)),
+            retain: true,
+            properties: properties(&told),
+            ..publish("topic", "secret payload", qos)
+        };
+        let mut bytes = Vec::new();
+        message.encode(Version::V5, &mut bytes).unwrap();
+        // Nobody takes the records.
+        bench.broker.receive(bench.now, bob, &bytes);
+    }
+    let snapshot = |broker: &Broker| {
+        let mut state = Vec::new();
+        broker.snapshot(&mut state);
+        state
+    };
+    let state = snapshot(&bench.broker);
+    assert!(has(&state, b"secret payload") && has(&state, b"secret property"));
+    let redaction = Redaction::new(&hash);
+    let broker = Broker::from_snapshot_redacted(Stack::durable(), &state, &redaction).unwrap();
+    let redacted = snapshot(&broker);
+    assert_eq!(redacted.len(), state.len());
+    assert!(!has(&redacted, b"secret") && has(&redacted, b"topic") && has(&redacted, b"alice"));
+}
+
+/// Everything that left the bench is durable.
+fn commit(bench: &mut Bench) {
+    let through = bench.stores.last().map_or(LogSeq(0), |(seq, _)| *seq);
+    bench.broker.committed(bench.now, through);
+    bench.drain();
+}
