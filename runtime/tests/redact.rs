@@ -364,7 +364,13 @@ impl Middleware for Fuse {
 
     fn publish(&mut self, _: &mut Cx<'_>, _: ConnectionId, packet: &mut Publish<'_>) -> Flow {
         assert!(packet.topic != "boom" && *packet.payload != *b"boom", "a mistake of ours");
-        if *packet.payload == *b"swallow" { Flow::Done } else { Flow::Next }
+        assert!(packet.topic != "calm" || *packet.payload == *b"calm", "a mistake of ours");
+        match &*packet.payload {
+            b"swallow" => return Flow::Done,
+            b"shorten" => packet.payload = b""[..].into(),
+            _ => {}
+        }
+        Flow::Next
     }
 }
 
@@ -385,18 +391,19 @@ fn a_recording_that_ends_with_a_panic_ends_with_it_still() {
 
 #[test]
 fn what_depends_on_payloads_cannot_be_redacted_and_says_so() {
-    let told = |payload: &[u8]| {
+    let told = |topic: &str, payload: &[u8]| {
         let (mut driver, _handle, recorder) = driver(Recorder::BYTES_MAX, fused);
         let [alice, bob] = ["alice", "bob"].map(|name| connect(&mut driver, name));
         subscribe(&mut driver, alice, "#");
-        let _ = catch_unwind(AssertUnwindSafe(|| publish(&mut driver, bob, "a", payload)));
+        let _ = catch_unwind(AssertUnwindSafe(|| publish(&mut driver, bob, topic, payload)));
         let bytes = written(&recorder);
         match Recording::parse(&bytes).unwrap().redact(fused, &hash) {
             Err(Stuck::Different(difference)) => difference.what,
             other => panic!("{other:?}"),
         }
     };
-    for payload in [&b"boom"[..], b"swallow"] {
-        assert_eq!(told(payload), "the machine does something else without what was replaced");
+    for (topic, payload) in [("a", "boom"), ("calm", "calm"), ("a", "swallow"), ("a", "shorten")] {
+        let expected = "the machine does something else without what was replaced";
+        assert_eq!(told(topic, payload.as_bytes()), expected, "{payload}");
     }
 }
