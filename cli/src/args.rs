@@ -2,7 +2,7 @@
 
 use crate::conformance::ConformanceArgs;
 use crate::problem::Problem;
-use crate::replay::{ExplainArgs, ReplayArgs};
+use crate::replay::{ExplainArgs, RedactArgs, ReplayArgs};
 use crate::settings::{Given, Source, Value};
 use crate::sim::SimArgs;
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Say why a client got messages or did not.
     Explain(ExplainArgs),
+    /// Write a recording without payloads and passwords.
+    Redact(RedactArgs),
     /// Simulate brokers.
     Sim(SimArgs),
     /// Print all settings.
@@ -57,6 +59,8 @@ enum Word {
     Replay(ReplayArgs),
     /// Say of every message on a topic in a recording why a client got it or did not
     Explain(ExplainArgs),
+    /// Write a recording that can be given away: payloads, passwords and the like are replaced, and it replays as before
+    Redact(RedactArgs),
     /// Simulate brokers under faults, a seed each, against a model of what MQTT promises
     Sim(SimArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
@@ -118,6 +122,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::Conformance(args)), .. }) => Ok(Command::Conformance(args)),
         Ok(Line { command: Some(Word::Replay(args)), .. }) => Ok(Command::Replay(args)),
         Ok(Line { command: Some(Word::Explain(args)), .. }) => Ok(Command::Explain(args)),
+        Ok(Line { command: Some(Word::Redact(args)), .. }) => Ok(Command::Redact(args)),
         Ok(Line { command: Some(Word::Sim(args)), .. }) => Ok(Command::Sim(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),

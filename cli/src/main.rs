@@ -1,5 +1,5 @@
 //! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`, `culex replay FILE` for
-//! what `serve` recorded, `culex sim`.
+//! what `serve` recorded and `culex redact FILE OUT` to give it away, `culex sim`.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
 //! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]), with or
@@ -57,6 +57,7 @@ fn perform(command: Command) -> Result<(), Problem> {
         }
         Command::Replay(args) => replay::replay(&args),
         Command::Explain(args) => replay::explain(&args),
+        Command::Redact(args) => replay::redact(&args),
         Command::Sim(args) => {
             let (text, kept) = sim::sim(&args)?;
             say(text.trim_end());

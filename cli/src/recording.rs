@@ -79,6 +79,6 @@ impl Recordings {
 }
 
 /// A new file for nobody else's eyes: it will hold passwords.
-fn create(path: &Path) -> io::Result<fs::File> {
+pub(crate) fn create(path: &Path) -> io::Result<fs::File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

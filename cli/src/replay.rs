@@ -3,8 +3,10 @@
 mod describe;
 mod diff;
 mod explain;
+mod redact;
 
 pub(crate) use explain::{ExplainArgs, explain};
+pub(crate) use redact::{RedactArgs, redact};
 
 use crate::problem::{Problem, words};
 use crate::say;

@@ -100,7 +100,8 @@ pub(crate) const PROGRAM: [ProgramSetting; 6] = [
         key: "record",
         default: "",
         doc: "A directory: what happens to the broker is kept in memory, and written there at a panic, at SIGUSR1 and \
-              at the end, for `culex replay`. It holds all that clients send, passwords too. Empty: nothing is recorded.",
+              at the end, for `culex replay`. It holds all that clients send, passwords too: `culex redact` takes those \
+              out. Empty: nothing is recorded.",
     },
     ProgramSetting {
         key: "record_bytes_max",

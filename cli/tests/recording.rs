@@ -389,3 +389,94 @@ fn what_cannot_be_recorded_into_is_told_at_the_start() {
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.err.ends_with("no such file or directory\n"), "{}", outcome.err);
 }
+
+/// alice is subscribed and gone, bob says what nobody else may read.
+fn secret(name: &str) -> PathBuf {
+    let (broker, directory) = record("std", name, "67108864");
+    let address = broker.addresses()[0];
+    let mut alice = Client::connect(address, "alice", 100);
+    alice.subscribe("a/#");
+    alice.settle();
+    alice.leave();
+    let mut bob = Client::connect(address, "bob", 0);
+    for number in 1..=9 {
+        bob.send(&publish("a/b", format!("topsecret {number}").as_bytes(), number));
+    }
+    bob.settle();
+    bob.settle();
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.end(), Some(0));
+    recording(&directory, "end")
+}
+
+fn redact(file: &Path, out: &Path) -> common::Outcome {
+    run(culex(&["redact"]).args([file, out]))
+}
+
+#[test]
+fn a_recording_without_payloads_and_passwords_tells_the_same_as_before() {
+    let path = secret("redact");
+    let out = path.with_extension("redacted");
+    let outcome = redact(&path, &out);
+    assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""));
+    let first = format!("{}: it replays as {} does\n", out.display(), path.display());
+    assert!(outcome.out.starts_with(&first), "{}", outcome.out);
+    let [before, after] = [&path, &out].map(|path| fs::read(path).unwrap());
+    let has = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+    for (what, kept) in [
+        (&b"topsecret"[..], false),
+        (b"secret", false),
+        (b"a/b", true),
+        (b"alice", true),
+        (b"somebody", true),
+    ] {
+        assert!(has(&before, what));
+        assert_eq!(has(&after, what), kept, "{}", String::from_utf8_lossy(what));
+    }
+    let told = |path: &Path, arguments: &[&str]| {
+        let outcome = run(culex(arguments).arg(path));
+        assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""));
+        outcome.out.replace(path.to_str().unwrap(), "FILE")
+    };
+    for arguments in [
+        &["replay"][..],
+        &["replay", "--inspect", "client=alice"],
+        &["explain", "--message", "a/b", "--client", "alice"],
+    ] {
+        assert_eq!(told(&out, arguments), told(&path, arguments));
+    }
+    assert!(told(&out, &["replay", "--inspect", "client=alice"]).contains("queue: 6 messages"));
+    // The key is another one each time.
+    let again = path.with_extension("again");
+    assert_eq!(redact(&path, &again).code, Some(0));
+    assert_ne!(fs::read(&again).unwrap(), after);
+    // Whether topics may be read is not for us to say.
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_cannot_be_redacted_is_told_in_a_line_and_nothing_is_written() {
+    let path = secret("redact-not");
+    let bytes = fs::read(&path).unwrap();
+    let out = path.with_extension("redacted");
+    let other = path.with_extension("other");
+    for (bytes, told) in [
+        (&b"nonsense"[..], "not a recording"),
+        (&bytes[..bytes.len() - 1], "truncated: it ends in the middle of segment 2"),
+    ] {
+        fs::write(&other, bytes).unwrap();
+        let outcome = redact(&other, &out);
+        assert_eq!((outcome.code, outcome.err), (Some(1), format!("{}: {told}\n", other.display())));
+        assert!(!out.exists());
+    }
+    // Not over another file, nor over itself.
+    let outcome = redact(&path, &path);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.err.starts_with(&format!("cannot write {}: ", path.display())), "{}", outcome.err);
+    assert_eq!(outcome.err.lines().count(), 1);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    let nowhere = path.with_extension("nowhere").join("out");
+    let outcome = redact(&path, &nowhere);
+    let told = format!("cannot write {}: no such file or directory\n", nowhere.display());
+    assert_eq!((outcome.code, outcome.err), (Some(1), told));
+}

@@ -55,6 +55,7 @@
 //! | [`config`] | every setting, its default and meaning, in one table |
 //! | [`store`] | the durable state as entries, and what an engine has to keep |
 //! | [`saved`] | state as bytes: snapshots of a machine, inputs on record |
+//! | [`redact`] | the same without payloads and passwords |
 //! | [`message`], [`id`], [`time`], [`hash`], [`error`] | words the others share |
 //!
 //! # What holds, always
@@ -78,6 +79,7 @@ pub mod id;
 pub mod message;
 pub mod middleware;
 pub mod packet;
+pub mod redact;
 pub mod saved;
 pub mod session;
 pub mod spec;

@@ -2,9 +2,11 @@
 
 use crate::error::Misuse;
 use crate::packet::{Properties, Property, PropertyId, QoS};
+use crate::redact::Kind;
 use crate::saved::{Malformed, Reader, Saved, Writer};
 use crate::time::Wall;
 use crate::topic::is_topic_name;
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -282,7 +284,11 @@ impl Saved for Message {
         }
         let (qos, retain, expires) = (QoS::load(from)?, bool::load(from)?, Option::load(from)?);
         let topic = core::str::from_utf8(from.bytes()?).map_err(|_| from.malformed())?;
-        let (properties, payload) = (from.bytes()?, from.bytes()?);
+        let mut properties = Cow::Borrowed(from.bytes()?);
+        if let Some(redaction) = from.redaction() {
+            redaction.properties(properties.to_mut());
+        }
+        let (properties, payload) = (&*properties, &*from.redacted(Kind::Payload)?);
         let fits = topic.len() + properties.len() + payload.len() <= BYTES_MAX;
         from.ensure(is_topic_name(topic) && fits)?;
         let message =

@@ -66,31 +66,46 @@ impl Recorder {
     ///
     /// # Errors
     /// Those of `to`.
-    pub fn write_to(&self, mut to: impl Write) -> io::Result<()> {
+    pub fn write_to(&self, to: impl Write) -> io::Result<()> {
         // The machine waits only while this is copied, not while it is written.
         let (closed, current) = {
             let ring = self.lock();
             (ring.closed.clone(), ring.current.clone())
         };
-        let mut header = MAGIC.to_vec();
-        Writer::new(&mut header).number(FORMAT);
-        Writer::new(&mut header).bytes(VERSION.as_bytes());
-        to.write_all(&header)?;
         let segments = closed.iter().map(|segment| &segment[..]).chain([&current[..]]);
-        for segment in segments.filter(|segment| !segment.is_empty()) {
-            to.write_all(&[SEGMENT])?;
-            to.write_all(&(segment.len() as u64).to_le_bytes())?;
-            to.write_all(&digest(segment).to_le_bytes())?;
-            to.write_all(segment)?;
-        }
-        to.write_all(&[END])?;
-        to.flush()
+        write_segments(to, segments.filter(|segment| !segment.is_empty()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
         // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes a recording of these segments.
+pub(crate) fn write_segments<'s>(
+    mut to: impl Write,
+    segments: impl Iterator<Item = &'s [u8]>,
+) -> io::Result<()> {
+    let mut header = MAGIC.to_vec();
+    Writer::new(&mut header).number(FORMAT);
+    Writer::new(&mut header).bytes(VERSION.as_bytes());
+    to.write_all(&header)?;
+    for segment in segments {
+        to.write_all(&[SEGMENT])?;
+        to.write_all(&(segment.len() as u64).to_le_bytes())?;
+        to.write_all(&digest(segment).to_le_bytes())?;
+        to.write_all(segment)?;
+    }
+    to.write_all(&[END])?;
+    to.flush()
+}
+
+/// Begins a segment: so many inputs were before it, and this is the state.
+pub(crate) fn begin_segment(segment: &mut Vec<u8>, first: u64, snapshot: &[u8]) {
+    let mut to = Writer::new(segment);
+    to.number(first);
+    to.bytes(snapshot);
 }
 
 impl Ring {
@@ -110,9 +125,7 @@ impl Ring {
         if !over.is_empty() {
             self.closed.push_back(Arc::new(over));
         }
-        let mut to = Writer::new(&mut self.current);
-        to.number(first);
-        to.bytes(snapshot);
+        begin_segment(&mut self.current, first, snapshot);
         self.events_at = self.current.len();
         // There must be room for what it will become.
         let room = self.bytes_max / SEGMENTS;

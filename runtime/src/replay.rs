@@ -9,15 +9,15 @@ use std::fmt;
 /// A recording as it was written by a [`Recorder`](crate::Recorder).
 #[derive(Debug, Clone)]
 pub struct Recording<'a> {
-    segments: Vec<Segment<'a>>,
+    pub(crate) segments: Vec<Segment<'a>>,
 }
 
 #[derive(Clone, Copy)]
-struct Segment<'a> {
+pub(crate) struct Segment<'a> {
     /// The number of inputs before it.
-    first: u64,
-    snapshot: &'a [u8],
-    events: &'a [u8],
+    pub(crate) first: u64,
+    pub(crate) snapshot: &'a [u8],
+    pub(crate) events: &'a [u8],
 }
 
 impl fmt::Debug for Segment<'_> {
@@ -134,7 +134,6 @@ impl<'a> Recording<'a> {
             began: None,
             now: Now::default(),
             inputs: first.first,
-            scratch: Vec::new(),
         })
     }
 
@@ -182,7 +181,6 @@ pub struct Replay<'a> {
     began: Option<Now>,
     now: Now,
     inputs: u64,
-    scratch: Vec<u8>,
 }
 
 /// One thing that was done again.
@@ -313,18 +311,36 @@ impl Replay<'_> {
     /// # Errors
     /// At the first difference, or where the recording makes no sense. There is no step after that.
     pub fn step(&mut self) -> Result<Option<Step>, Stuck> {
-        loop {
+        while !self.events.is_empty() {
             let mut from = Reader::new(self.events);
-            if self.events.is_empty() {
-                return self.next_segment();
-            }
-            let did = self.event(&mut from).map_err(|_| self.malformed())?;
+            let event = Event::load(&mut from).map_err(|_| self.malformed())?;
             self.events = from.rest();
-            if let Some(did) = did {
-                let did = self.perform(did)?;
-                return Ok(Some(Step { input: self.inputs, now: self.now, did }));
+            if let Event::Time(now) = event {
+                self.now = now;
+                self.began.get_or_insert(now);
+                continue;
+            }
+            let did = self.perform(event)?;
+            return Ok(Some(Step { input: self.inputs, now: self.now, did }));
+        }
+        self.next_segment()
+    }
+
+    /// The input that the next step gives to the machine, if it gives it one.
+    pub(crate) fn next_input(&self) -> Option<Input> {
+        let mut from = Reader::new(self.events);
+        loop {
+            match Event::load(&mut from) {
+                Ok(Event::Time(_)) => {}
+                Ok(Event::Input(input)) => return Some(input),
+                Ok(_) | Err(_) => return None,
             }
         }
+    }
+
+    /// Whether no step is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.events.is_empty() && self.rest.is_empty()
     }
 
     fn malformed(&self) -> Stuck {
@@ -336,80 +352,18 @@ impl Replay<'_> {
         Stuck::Different(Difference { input, now, connection, what })
     }
 
-    fn event(&mut self, from: &mut Reader<'_>) -> Result<Option<Event>, Malformed> {
-        Ok(Some(match from.byte()? {
-            tag::TIME => {
-                self.now = Now::load(from)?;
-                self.began.get_or_insert(self.now);
-                return Ok(None);
-            }
-            tag::INPUT => Event::Input(Input::load(from)?),
-            tag::WRITTEN => {
-                let (id, (count, digest)) = Saved::load(from)?;
-                Event::Written { id, count, digest }
-            }
-            tag::TAKEN => {
-                let (count, digest) = Saved::load(from)?;
-                Event::Taken { count, digest }
-            }
-            tag::DRAINED => Event::Drained,
-            _ => return Err(from.malformed()),
-        }))
-    }
-
     fn perform(&mut self, event: Event) -> Result<Did, Stuck> {
-        match event {
-            Event::Input(Input::Accept(peer)) => {
-                self.inputs += 1;
-                let accepted = self.broker.accept(self.now, peer.clone()).ok();
-                Ok(Did::Input(Input::Accept(peer), accepted))
+        self.inputs += u64::from(event.is_input());
+        let expected = event.digest();
+        let mut same = true;
+        let did = event.perform(&mut self.broker, self.now, |digest| same = digest == expected);
+        match did.map_err(|Otherwise(connection, what)| self.different(connection, what))? {
+            did if same => Ok(did),
+            Did::Written { id, .. } => {
+                Err(self.different(Some(id), "the bytes of the output are not the same"))
             }
-            Event::Input(input) => {
-                self.inputs += 1;
-                self.broker.apply(self.now, input.clone());
-                Ok(Did::Input(input, None))
-            }
-            Event::Written { id, count, digest } => self.written(id, count, digest),
-            Event::Taken { count, digest: expected } => {
-                let mut actions = Vec::new();
-                self.scratch.clear();
-                for _ in 0..count {
-                    let Some(action) = self.broker.poll_action() else {
-                        return Err(self.different(None, "fewer actions were taken than then"));
-                    };
-                    action.save(&mut Writer::new(&mut self.scratch));
-                    actions.push(action);
-                }
-                if digest(&self.scratch) != expected {
-                    return Err(self.different(None, "the actions are not the same"));
-                }
-                Ok(Did::Taken(actions))
-            }
-            Event::Drained => match self.broker.poll_transmit().map(|transmit| transmit.id()) {
-                Some(id) => Err(self.different(Some(id), "there is output where there was none")),
-                None => Ok(Did::Drained),
-            },
+            _ => Err(self.different(None, "the actions are not the same")),
         }
-    }
-
-    fn written(&mut self, id: ConnectionId, count: usize, expected: u64) -> Result<Did, Stuck> {
-        self.inputs += 1;
-        let Some(transmit) = self.broker.poll_transmit() else {
-            return Err(self.different(Some(id), "there is no output where there was some"));
-        };
-        if transmit.id() != id {
-            return Err(self.different(Some(id), "another connection has output first"));
-        }
-        let length = transmit.len();
-        if length < count {
-            return Err(self.different(Some(id), "there is less output than was written then"));
-        }
-        let same = digest_of(transmit.chunks(), count, &mut self.scratch) == expected;
-        transmit.written(count);
-        if !same {
-            return Err(self.different(Some(id), "the bytes of the output are not the same"));
-        }
-        Ok(Did::Written { id, bytes: self.scratch.clone(), left: length - count })
     }
 
     /// Goes on with the next segment: the machine must be in its state already.
@@ -429,9 +383,103 @@ impl Replay<'_> {
     }
 }
 
-enum Event {
+/// What a recording says that happened.
+pub(crate) enum Event {
+    Time(Now),
     Input(Input),
     Written { id: ConnectionId, count: usize, digest: u64 },
     Taken { count: u64, digest: u64 },
     Drained,
+}
+
+/// A machine cannot do what an event says: on which connection, and why.
+pub(crate) struct Otherwise(pub(crate) Option<ConnectionId>, pub(crate) &'static str);
+
+impl Event {
+    pub(crate) fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match from.byte()? {
+            tag::TIME => Self::Time(Now::load(from)?),
+            tag::INPUT => Self::Input(Input::load(from)?),
+            tag::WRITTEN => {
+                let (id, (count, digest)) = Saved::load(from)?;
+                Self::Written { id, count, digest }
+            }
+            tag::TAKEN => {
+                let (count, digest) = Saved::load(from)?;
+                Self::Taken { count, digest }
+            }
+            tag::DRAINED => Self::Drained,
+            _ => return Err(from.malformed()),
+        })
+    }
+
+    /// Whether the machine counts it as an input.
+    pub(crate) fn is_input(&self) -> bool {
+        matches!(self, Self::Input(_) | Self::Written { .. })
+    }
+
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Written { digest, .. } | Self::Taken { digest, .. } => *digest,
+            Self::Time(_) | Self::Input(_) | Self::Drained => 0,
+        }
+    }
+
+    /// Lets a machine do it. `digested` hears the digest of output before the machine hears that it is gone.
+    pub(crate) fn perform(
+        self,
+        broker: &mut Broker,
+        now: Now,
+        digested: impl FnOnce(u64),
+    ) -> Result<Did, Otherwise> {
+        match self {
+            Self::Input(Input::Accept(peer)) => {
+                let accepted = broker.accept(now, peer.clone()).ok();
+                Ok(Did::Input(Input::Accept(peer), accepted))
+            }
+            Self::Input(input) => {
+                broker.apply(now, input.clone());
+                Ok(Did::Input(input, None))
+            }
+            Self::Written { id, count, .. } => written(broker, id, count, digested),
+            Self::Taken { count, .. } => {
+                let (mut actions, mut bytes) = (Vec::new(), Vec::new());
+                for _ in 0..count {
+                    let Some(action) = broker.poll_action() else {
+                        return Err(Otherwise(None, "fewer actions were taken than then"));
+                    };
+                    action.save(&mut Writer::new(&mut bytes));
+                    actions.push(action);
+                }
+                digested(digest(&bytes));
+                Ok(Did::Taken(actions))
+            }
+            Self::Time(_) | Self::Drained => match broker.poll_transmit().map(|transmit| transmit.id()) {
+                Some(id) => Err(Otherwise(Some(id), "there is output where there was none")),
+                None => Ok(Did::Drained),
+            },
+        }
+    }
+}
+
+fn written(
+    broker: &mut Broker,
+    id: ConnectionId,
+    count: usize,
+    digested: impl FnOnce(u64),
+) -> Result<Did, Otherwise> {
+    let Some(transmit) = broker.poll_transmit() else {
+        return Err(Otherwise(Some(id), "there is no output where there was some"));
+    };
+    if transmit.id() != id {
+        return Err(Otherwise(Some(id), "another connection has output first"));
+    }
+    let length = transmit.len();
+    if length < count {
+        return Err(Otherwise(Some(id), "there is less output than was written then"));
+    }
+    let mut bytes = Vec::new();
+    digested(digest_of(transmit.chunks(), count, &mut bytes));
+    transmit.written(count);
+    Ok(Did::Written { id, bytes, left: length - count })
 }

@@ -153,6 +153,11 @@ impl Broker {
         self.state.connections.get(id)
     }
 
+    /// All connections that are not gone.
+    pub fn connection_ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.state.connections.ids()
+    }
+
     /// A session.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<&Session> {

@@ -4,18 +4,18 @@ use super::{Answer, Broker, Cx};
 use crate::connection::Phase;
 use crate::id::{ConnectionId, Ticket};
 use crate::middleware::Flow;
-use crate::packet::{Frame, Framed, Packet, PacketType, ReasonCode, frame};
+use crate::packet::{Frame, Framed, Packet, PacketType, ReasonCode, Version, frame};
+use crate::redact::Redaction;
 use crate::saved::saved;
 use crate::time::{Now, Wall};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::fmt;
 
 /// A packet that waits: for an answer, or behind another that does.
 pub(crate) struct Parked {
     /// The packet.
-    bytes: Bytes,
+    bytes: Box<[u8]>,
     /// What it waits for.
     pub(crate) ticket: Option<Ticket>,
     /// The part of the chain it goes on with.
@@ -65,6 +65,11 @@ impl Parked {
     /// Whether it is the AUTH that began a re-authentication: nothing waits behind it.
     pub(crate) fn is_exchange(&self) -> bool {
         self.bytes.first().is_some_and(|first| first >> 4 == PacketType::Auth as u8)
+    }
+
+    /// Replaces what nobody else may read.
+    pub(crate) fn redact(&mut self, redaction: &Redaction<'_>, version: Version) {
+        redaction.parked(&mut self.bytes, version);
     }
 
     fn frame(&self) -> Option<Frame<'_>> {
@@ -181,7 +186,7 @@ impl Broker {
         Some(core::mem::replace(
             parked,
             Parked {
-                bytes: Bytes::new(),
+                bytes: Box::default(),
                 ticket: Some(ticket),
                 resume: parked.resume,
                 barrier: parked.barrier,

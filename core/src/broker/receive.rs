@@ -8,7 +8,7 @@ use crate::message::Publication;
 use crate::middleware::{Flow, Hooks};
 use crate::packet::{
     self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode,
-    SubscriptionOptions, Version,
+    SubscriptionOptions, Version, version_of,
 };
 use crate::time::Now;
 use alloc::borrow::Cow;
@@ -406,18 +406,6 @@ impl Broker {
         }
         self.close(id, None, false);
         self.run(None);
-    }
-}
-
-/// The version a CONNECT names, whatever is wrong with the rest of it.
-fn version_of(frame: &Frame<'_>) -> Option<Version> {
-    let (&length, rest) = frame.body.split_first_chunk::<2>()?;
-    let (name, rest) = rest.split_at_checked(u16::from_be_bytes(length).into())?;
-    match (name, rest.first()? & 0x7F) {
-        (b"MQIsdp", 3) => Some(Version::V31),
-        (b"MQTT", 4) => Some(Version::V311),
-        (b"MQTT", 5) => Some(Version::V5),
-        _ => None,
     }
 }
 

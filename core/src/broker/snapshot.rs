@@ -5,6 +5,7 @@ use super::{Action, Broker, Cx};
 use crate::config::{Config, ListenerConfig, Setting};
 use crate::hash::Seed;
 use crate::middleware::Stack;
+use crate::redact::Redaction;
 use crate::saved::{Malformed, Reader, Saved, Writer, digest};
 use crate::time::Now;
 use alloc::boxed::Box;
@@ -89,9 +90,31 @@ impl Broker {
         stack: Stack,
         bytes: &[u8],
     ) -> Result<Self, BadSnapshot> {
+        Self::read_snapshot(config, stack, bytes, None)
+    }
+
+    /// The same machine without what only its owner may read. It does the same, with text in the place of payloads and
+    /// passwords; what it has to say and did not is lost, all but its length.
+    ///
+    /// # Errors
+    /// As [`from_snapshot`](Self::from_snapshot).
+    pub fn from_snapshot_redacted(
+        stack: Stack,
+        bytes: &[u8],
+        redaction: &Redaction<'_>,
+    ) -> Result<Self, BadSnapshot> {
+        Self::read_snapshot(None, stack, bytes, Some(redaction))
+    }
+
+    fn read_snapshot(
+        config: Option<Arc<Config>>,
+        stack: Stack,
+        bytes: &[u8],
+        redaction: Option<&Redaction<'_>>,
+    ) -> Result<Self, BadSnapshot> {
         let (body, end) = bytes.split_last_chunk::<8>().ok_or(BadSnapshot::Unknown)?;
         let rest = body.strip_prefix(MAGIC).ok_or(BadSnapshot::Unknown)?;
-        let mut from = Reader::new(rest);
+        let mut from = redaction.map_or_else(|| Reader::new(rest), |one| Reader::redacting(rest, one));
         let version = from.bytes().map_err(|_| BadSnapshot::Unknown)?;
         if version != VERSION.as_bytes() {
             return Err(BadSnapshot::Version(String::from_utf8_lossy(version).into()));
@@ -193,7 +216,7 @@ impl State {
     fn load(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
         from.part = MACHINE;
         self.load_fields(from)?;
-        self.set_up_connections();
+        self.set_up_connections(from.redaction());
         self.departed = self.connections.iter().filter(|(_, one)| one.departed.is_some()).count();
         // Ids that name nobody would find nothing, but a part may make room for what it keeps beside them.
         let session = |id| self.sessions.get(id).is_some();
@@ -212,12 +235,15 @@ impl State {
         from.ensure(connections && sessions && questions && gates && counters)
     }
 
-    /// What follows from the settings, which may be other ones.
-    fn set_up_connections(&mut self) {
+    /// What follows from the settings, which may be other ones; and what nobody else may read.
+    fn set_up_connections(&mut self, redaction: Option<&Redaction<'_>>) {
         let ids: Vec<_> = self.connections.ids().collect();
         for id in ids {
             let Some(connection) = self.connections.get_mut(id) else { continue };
             connection.set_up(&self.config);
+            if let Some(redaction) = redaction {
+                connection.redact(id, redaction);
+            }
             if let Some(count) = self.per_listener.get_mut(usize::from(connection.peer.listener)) {
                 *count += 1;
             }

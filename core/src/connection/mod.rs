@@ -11,8 +11,9 @@ pub use phase::{Phase, Verdict, verdict};
 
 use crate::broker::{Disconnect, Parked, Peer, Reply};
 use crate::config::Config;
-use crate::id::{LogSeq, SessionId};
+use crate::id::{ConnectionId, LogSeq, SessionId};
 use crate::packet::{ReasonCode, Version};
+use crate::redact::Redaction;
 use crate::saved::saved;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -189,6 +190,22 @@ impl Connection {
     #[must_use]
     pub fn waits_for_auth(&self) -> bool {
         self.parked.as_ref().is_some_and(|parked| parked.iter().any(Parked::waits_for_client))
+    }
+
+    /// What it sent and what was not worked off: the beginning of a packet, or more if it is held up.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.inbox
+    }
+
+    /// Replaces what nobody else may read, once everything was read from a snapshot.
+    pub(crate) fn redact(&mut self, id: ConnectionId, redaction: &Redaction<'_>) {
+        redaction.unread(id, &mut self.inbox);
+        let version = self.version;
+        for parked in self.parked.iter_mut().flat_map(|parked| parked.iter_mut()) {
+            parked.redact(redaction, version);
+        }
+        self.outbox.redact();
     }
 
     /// Whether we, not the client, hold up its packets.

@@ -1,6 +1,7 @@
 //! What waits to be written to one connection. Small packets are copied into one buffer; large payloads are shared.
 
 use crate::message::Message;
+use crate::redact;
 use crate::saved::{Malformed, Reader, Saved, Writer};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -130,6 +131,16 @@ impl Outbox {
             self.tail.drain(..self.head);
             self.head = 0;
         }
+    }
+
+    /// Replaces what was copied: nobody else may read it. Messages were when they were read.
+    pub(crate) fn redact(&mut self) {
+        for segment in self.sealed.iter_mut().flat_map(|segments| segments.iter_mut()) {
+            if let Segment::Copied(bytes) = segment {
+                redact::output(bytes);
+            }
+        }
+        redact::output(&mut self.tail);
     }
 
     /// Drops everything that waits.

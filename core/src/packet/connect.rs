@@ -238,6 +238,18 @@ impl Encode for Connect<'_> {
     }
 }
 
+/// The version a CONNECT names, whatever is wrong with the rest of it.
+pub(crate) fn version_of(frame: &Frame<'_>) -> Option<Version> {
+    let (&length, rest) = frame.body.split_first_chunk::<2>()?;
+    let (name, rest) = rest.split_at_checked(u16::from_be_bytes(length).into())?;
+    match (name, rest.first()? & 0x7F) {
+        (b"MQIsdp", 3) => Some(Version::V31),
+        (b"MQTT", 4) => Some(Version::V311),
+        (b"MQTT", 5) => Some(Version::V5),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,7 @@ mod tests;
 pub use ack::Ack;
 pub use auth::Auth;
 pub use connack::Connack;
+pub(crate) use connect::version_of;
 pub use connect::{Connect, Will};
 pub use disconnect::Disconnect;
 pub use header::{Frame, Framed, PacketType, frame};

@@ -2,6 +2,7 @@
 
 use super::{Malformed, Reader, Saved, Writer};
 use crate::hash::HashMap;
+use crate::redact::Kind;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -82,12 +83,13 @@ impl Saved for String {
     }
 }
 
+/// Passwords and what else is said to convince somebody.
 impl Saved for Bytes {
     fn save(&self, to: &mut Writer<'_>) {
         to.bytes(self);
     }
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        from.bytes().map(Bytes::copy_from_slice)
+        from.redacted(Kind::Secret).map(|bytes| Self::from(bytes.into_owned()))
     }
 }
 

@@ -14,6 +14,8 @@ mod values;
 use crate::broker::{Owner, TimerId};
 use crate::hash::{HashState, Seed};
 use crate::message::Message;
+use crate::redact::{Kind, Redaction};
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
@@ -129,6 +131,8 @@ pub struct Reader<'a> {
     pub(crate) armed: Vec<Option<(u8, Owner)>>,
     /// For the tables that are being read.
     hasher: HashState,
+    /// What is put in the place of what nobody else may read.
+    redaction: Option<&'a Redaction<'a>>,
 }
 
 impl fmt::Debug for Reader<'_> {
@@ -150,7 +154,31 @@ impl<'a> Reader<'a> {
             owner: None,
             armed: Vec::new(),
             hasher: Seed(0).hasher(0),
+            redaction: None,
         }
+    }
+
+    /// A reader that replaces payloads, passwords and the like in what it reads.
+    #[must_use]
+    pub fn redacting(bytes: &'a [u8], redaction: &'a Redaction<'a>) -> Self {
+        Self { redaction: Some(redaction), ..Self::new(bytes) }
+    }
+
+    pub(crate) fn redaction(&self) -> Option<&'a Redaction<'a>> {
+        self.redaction
+    }
+
+    /// The next bytes with their number before them, of which this is the kind: what stands for them, if this reader
+    /// replaces what it reads.
+    ///
+    /// # Errors
+    /// There are not as many.
+    pub fn redacted(&mut self, kind: Kind) -> Result<Cow<'a, [u8]>, Malformed> {
+        let mut bytes = Cow::Borrowed(self.bytes()?);
+        if let Some(redaction) = self.redaction {
+            redaction.replace(kind, bytes.to_mut());
+        }
+        Ok(bytes)
     }
 
     /// What was not read yet.
