@@ -14,8 +14,10 @@
 //! implements [`Store`] and passes `testing::store_suite`. It knows nothing of MQTT.
 
 mod batch;
+mod error;
 
 pub use batch::{Batch, Change};
+pub use error::{Failure, StoreError};
 
 use core::fmt;
 use core::ops::ControlFlow;
