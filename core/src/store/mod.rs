@@ -15,10 +15,12 @@
 
 mod batch;
 mod entry;
+mod error;
 mod image;
 mod open;
 
 pub use batch::{Batch, Change};
+pub use error::{Failure, StoreError};
 pub use image::{Image, UnknownSession};
 pub use open::OpenError;
 
