@@ -78,6 +78,9 @@ pub(crate) struct ServeArgs {
     /// off, error, warn, info, debug, trace, or a filter such as info,culex_tokio=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Keep what has to survive in this directory, and acknowledge nothing before it does
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
     /// Keep what happens in memory, and write it into this directory at a panic, at SIGUSR1 and at the end
     #[arg(long, value_name = "DIR")]
     record: Option<String>,
@@ -101,6 +104,9 @@ impl ServeArgs {
         }
         if let Some(log) = &self.log {
             give("log", "--log", Value::Text(log.clone()));
+        }
+        if let Some(directory) = &self.data {
+            give("data", "--data", Value::Text(directory.clone()));
         }
         if let Some(directory) = &self.record {
             give("record", "--record", Value::Text(directory.clone()));

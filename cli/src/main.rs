@@ -8,6 +8,7 @@
 mod args;
 mod certificates;
 mod conformance;
+mod data;
 mod environment;
 mod file;
 mod listener;

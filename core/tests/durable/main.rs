@@ -7,4 +7,5 @@ mod machine;
 mod messages;
 mod queues;
 mod sessions;
+mod store;
 mod wills_and_retained;
