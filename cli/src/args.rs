@@ -5,6 +5,7 @@ use crate::problem::Problem;
 use crate::replay::{ExplainArgs, ReplayArgs};
 use crate::settings::{Given, Source, Value};
 use crate::sim::SimArgs;
+use crate::store::StoreArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Simulate brokers.
     Sim(SimArgs),
+    /// Look at durable state.
+    Store(StoreArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -59,6 +62,9 @@ enum Word {
     Explain(ExplainArgs),
     /// Simulate brokers under faults, a seed each, against a model of what MQTT promises
     Sim(SimArgs),
+    /// Look at what `serve --data` keeps: info, check, compact, dump, backup
+    #[command(subcommand)]
+    Store(StoreArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -125,6 +131,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::Replay(args)), .. }) => Ok(Command::Replay(args)),
         Ok(Line { command: Some(Word::Explain(args)), .. }) => Ok(Command::Explain(args)),
         Ok(Line { command: Some(Word::Sim(args)), .. }) => Ok(Command::Sim(args)),
+        Ok(Line { command: Some(Word::Store(args)), .. }) => Ok(Command::Store(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

@@ -1,9 +1,9 @@
 //! Where durable state lies, and its backups. Which engine keeps it is said here and nowhere else.
 
 use crate::problem::{Problem, words};
-use culex_core::store::{Batch, Durability, Scan, Store, StoreError};
+use culex_core::store::{Batch, Durability, Image, Scan, Size, Store, StoreError};
 use culex_runtime::Handle;
-use culex_store_redb::Options;
+use culex_store_redb::{FILE, Options};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -20,6 +20,42 @@ pub(crate) type Data = culex_store_redb::RedbStore;
 /// Opens the store in a directory, or makes one.
 pub(crate) fn open(directory: &Path) -> Result<Data, StoreError> {
     Data::open(directory, &Options::default())
+}
+
+/// Opens the store in a directory, and makes none.
+pub(crate) fn open_existing(directory: &Path) -> Result<Data, String> {
+    exists(directory)?;
+    open(directory).map_err(|error| error.to_string())
+}
+
+/// The same, after the engine checked what it can.
+pub(crate) fn check(directory: &Path) -> Result<Data, String> {
+    exists(directory)?;
+    Data::check(directory, &Options::default()).map_err(|error| error.to_string())
+}
+
+fn exists(directory: &Path) -> Result<(), String> {
+    let found = fs::metadata(directory.join(FILE));
+    found.map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no store in {}", directory.display()),
+        _ => format!("cannot read {}: {}", directory.display(), words(&error)),
+    })
+}
+
+/// How large it is on the disk, and of what format.
+pub(crate) fn describe(store: &Data) -> Result<String, StoreError> {
+    let Size { entries, file_bytes, free_bytes } = store.size()?;
+    Ok(format!(
+        "on disk        {entries} entries, {file_bytes} bytes, {free_bytes} of them free\nformat         {}, redb",
+        Image::FORMAT
+    ))
+}
+
+/// Gives free space back; tells how much.
+pub(crate) fn compact(store: &mut Data) -> Result<String, StoreError> {
+    let before = store.size()?.file_bytes;
+    store.compact()?;
+    Ok(format!("{before} bytes before, {} now", store.size()?.file_bytes))
 }
 
 /// How much was copied.

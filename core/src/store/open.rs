@@ -116,6 +116,12 @@ impl Image {
         Ok(opening.image)
     }
 
+    /// What a store says of itself: how to read its entries.
+    pub const FORMAT: &str = match core::str::from_utf8(entry::VERSION) {
+        Ok(version) => version,
+        Err(_) => panic!("the version is text"),
+    };
+
     /// What makes an empty store one of this format.
     pub fn initialize(batch: &mut super::Batch) {
         batch.put(entry::FORMAT.to_vec(), entry::VERSION.to_vec());
