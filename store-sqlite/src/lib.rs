@@ -14,11 +14,14 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Memory for pages, in bytes, of the writer and of each reader.
     pub cache_bytes: usize,
+    /// How long the write-ahead log gets before it is carried over into the database, which takes one commit longer, in
+    /// bytes.
+    pub log_bytes: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20 }
+        Self { cache_bytes: 64 << 20, log_bytes: 4 << 20 }
     }
 }
 
@@ -58,6 +61,7 @@ impl SqliteStore {
             )?;
             connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "wal_autocheckpoint", options.log_bytes >> 12)?;
             connection.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64))?;
             connection.execute_batch(
                 "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
