@@ -1,7 +1,7 @@
 //! What redb says, in the words of stores.
 
 use culex_core::store::{Failure, StoreError};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,32 +14,31 @@ impl Place {
         Self(directory.to_string_lossy().into())
     }
 
-    fn error(&self, failure: Failure, detail: String) -> StoreError {
-        StoreError { failure, directory: String::from(&*self.0), detail }
+    pub(crate) fn error(&self, failure: Failure, detail: impl Into<String>) -> StoreError {
+        StoreError { failure, directory: String::from(&*self.0), detail: detail.into() }
     }
 
     pub(crate) fn io(&self, error: &io::Error) -> StoreError {
-        self.error(failure(error), error.to_string())
+        let failure = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Failure::NoSpace,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Failure::ReadOnly,
+            // What redb says of a file that does not begin as its own do.
+            ErrorKind::InvalidData => Failure::Foreign,
+            _ => Failure::Other,
+        };
+        self.error(failure, error.to_string())
     }
 
     pub(crate) fn redb(&self, error: impl Into<redb::Error>) -> StoreError {
+        use redb::Error as E;
         match error.into() {
-            redb::Error::DatabaseAlreadyOpen => self.error(Failure::Locked, String::new()),
-            redb::Error::Io(error) => self.io(&error),
-            redb::Error::Corrupted(detail) => self.error(Failure::Damaged, detail),
+            E::DatabaseAlreadyOpen | E::LockProtocolMismatch => self.error(Failure::Locked, ""),
+            E::Io(error) => self.io(&error),
+            E::Corrupted(detail) => self.error(Failure::Damaged, detail),
+            error @ (E::UpgradeRequired(_)
+            | E::TableTypeMismatch { .. }
+            | E::TypeDefinitionChanged { .. }) => self.error(Failure::Foreign, error.to_string()),
             other => self.error(Failure::Other, other.to_string()),
         }
-    }
-}
-
-fn failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Failure::NoSpace
-        }
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Failure::ReadOnly,
-        // A file that is not, or no longer, one of redb's.
-        io::ErrorKind::InvalidData => Failure::Damaged,
-        _ => Failure::Other,
     }
 }

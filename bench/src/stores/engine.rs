@@ -11,17 +11,21 @@ pub(crate) enum Engine {
     /// With the list of free pages in every commit.
     RedbQuick,
     Sqlite,
+    /// With a write-ahead log four times as long.
+    SqliteLong,
     Fjall,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; 4] = [Self::Redb, Self::RedbQuick, Self::Sqlite, Self::Fjall];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Redb, Self::RedbQuick, Self::Sqlite, Self::SqliteLong, Self::Fjall];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Redb => "redb",
             Self::RedbQuick => "redb-quick",
             Self::Sqlite => "sqlite",
+            Self::SqliteLong => "sqlite-long",
             Self::Fjall => "fjall",
         }
     }
@@ -34,7 +38,11 @@ impl Engine {
                 let options = redb::Options { quick_repair: self == Self::RedbQuick, ..Default::default() };
                 Box::new(redb::RedbStore::open(directory, &options)?)
             }
-            Self::Sqlite => Box::new(sqlite::SqliteStore::open(directory, &sqlite::Options::default())?),
+            Self::Sqlite | Self::SqliteLong => {
+                let log_bytes = if self == Self::Sqlite { 4 << 20 } else { 16 << 20 };
+                let options = sqlite::Options { log_bytes, ..Default::default() };
+                Box::new(sqlite::SqliteStore::open(directory, &options)?)
+            }
             Self::Fjall => Box::new(fjall::FjallStore::open(directory)?),
         })
     }

@@ -1,7 +1,7 @@
 //! `kill -9` while a store is written, many times over: what was acknowledged is there, and batches are whole.
 
 use super::engine::Engine;
-use super::load::size;
+use super::load::{Queues, size};
 use crate::Trouble;
 use clap::Args;
 use culex_core::hash::{Random, Seed};
@@ -22,8 +22,11 @@ pub(crate) struct Victim {
     #[arg(long)]
     directory: PathBuf,
     /// The number of the first batch
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Queue so many messages, and be killed then
+    #[arg(long)]
+    fill: Option<usize>,
     #[arg(long)]
     os: bool,
 }
@@ -42,6 +45,10 @@ fn key(batch: u64, entry: u64) -> Vec<u8> {
 pub(crate) fn victim(victim: &Victim) -> Result<(), Trouble> {
     let mut store = victim.engine.open(&victim.directory)?;
     let durability = if victim.os { Durability::Os } else { Durability::Disk };
+    if let Some(messages) = victim.fill {
+        Queues::new(1).fill(&mut *store, messages)?;
+        std::process::abort();
+    }
     let mut out = std::io::stdout();
     writeln!(out, "open")?;
     for number in victim.from.. {

@@ -134,20 +134,17 @@ pub(crate) fn turn_over(store: &mut dyn Opened, time: Duration) -> Result<f64, T
     Ok(f64::from(messages) / begin.elapsed().as_secs_f64())
 }
 
-/// What a broker does when it starts: seconds until the store is open, after it was closed and after it was killed, and
-/// seconds for reading everything.
+/// What a broker does when it starts: seconds until the store is open, after it was closed and after it was killed,
+/// seconds for reading everything, and bytes on the disk per message. A child fills it and ends abruptly.
 pub(crate) fn restart(engine: Engine, directory: &Path, messages: usize) -> Result<[f64; 4], Trouble> {
-    let (home, killed) = (directory.join("home"), directory.join("killed"));
-    let mut store = engine.open(&home)?;
-    Queues::new(1).fill(&mut *store, messages)?;
-    copy(&home, &killed)?;
-    drop(store);
-    let size = size(&home)? as f64 / messages as f64;
+    let mut child = std::process::Command::new(std::env::current_exe()?);
+    child.args(["store-victim", "--engine", engine.name(), "--fill", &messages.to_string(), "--directory"]);
+    child.arg(directory).stdout(std::process::Stdio::null()).status()?;
     let mut opened = [0.0; 2];
     let mut scanned = 0.0;
-    for (seconds, place) in opened.iter_mut().zip([&home, &killed]) {
+    for seconds in opened.iter_mut().rev() {
         let begin = Instant::now();
-        let store = engine.open(place)?;
+        let store = engine.open(directory)?;
         *seconds = begin.elapsed().as_secs_f64();
         let (begin, mut found) = (Instant::now(), 0);
         store.scan(&[0], &[0xFF], &mut |_, _| {
@@ -159,6 +156,7 @@ pub(crate) fn restart(engine: Engine, directory: &Path, messages: usize) -> Resu
             return Err(Trouble::new(format!("{}: {found} of {messages} are there", engine.name())));
         }
     }
+    let size = size(directory)? as f64 / messages as f64;
     Ok([opened[0], opened[1], scanned, size])
 }
 
@@ -200,18 +198,4 @@ pub(crate) fn size(directory: &Path) -> Result<u64, Trouble> {
         }
     }
     Ok(size)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), Trouble> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(plan: &Plan) -> Result<String, Trouble> {
     }
     for (at, &engine) in plan.engines.iter().enumerate() {
         let home = plan.directory.join(engine.name());
-        for round in 0..rounds.div_ceil(2) {
+        for _ in 0..rounds.div_ceil(2) {
             clean(&home)?;
             let names =
                 ["open, closed before: s", "open, killed before: s", "read everything: s", "bytes on disk"];
@@ -73,7 +73,6 @@ pub(crate) fn run(plan: &Plan) -> Result<String, Trouble> {
             for (name, value) in names.iter().zip(values) {
                 figures.entry((at, format!("e {queued} queued, {name}"))).or_default().push(value);
             }
-            let _ = round;
         }
         clean(&home)?;
     }

@@ -8,8 +8,10 @@ use core::fmt;
 pub enum Failure {
     /// Another broker has the store open.
     Locked,
-    /// What is there is no store of this engine, or does not agree with itself.
+    /// What is there does not agree with itself.
     Damaged,
+    /// What is there was not made by this engine, or by a version of it that is not understood.
+    Foreign,
     /// The disk, or what may be used of it, is full.
     NoSpace,
     /// It may be read and not written: the file system, or who owns the files.
@@ -35,6 +37,7 @@ impl fmt::Display for StoreError {
         match failure {
             Failure::Locked => write!(f, "the store in {directory} is in use by another broker")?,
             Failure::Damaged => write!(f, "the store in {directory} is damaged")?,
+            Failure::Foreign => write!(f, "what is in {directory} is not a store that can be opened")?,
             Failure::NoSpace => write!(f, "there is no space left for the store in {directory}")?,
             Failure::ReadOnly => write!(f, "the store in {directory} cannot be written")?,
             Failure::Other => write!(f, "the store in {directory} failed")?,

@@ -75,5 +75,17 @@ pub enum Durability {
     Disk,
 }
 
+/// How large a store is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Its entries.
+    pub entries: u64,
+    /// The bytes that its files take.
+    pub file_bytes: u64,
+    /// The bytes of these in which nothing is kept at the moment: what the engine will use before the files grow, and what
+    /// compacting can give back.
+    pub free_bytes: u64,
+}
+
 /// The longest key: a Topic Name or Client Identifier and what stands before it.
 pub const KEY_BYTES_MAX: usize = 65_535 + 32;
