@@ -1,11 +1,12 @@
-//! What each runtime and each transport costs: `culex-bench transports`. How it measures, and what came of it, is in
-//! `docs/benchmarks.md`.
+//! What each runtime and each transport costs: `culex-bench transports`; how it measures, and what came of it, is in
+//! `docs/benchmarks.md`. What engines cost that keep the durable state: `culex-bench stores`.
 #![forbid(unsafe_code)]
 
 mod broker;
 mod client;
 mod load;
 mod report;
+mod stores;
 mod stream;
 mod transports;
 
@@ -15,7 +16,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
-#[command(name = "culex-bench", about = "What the runtimes and transports of Culex cost")]
+#[command(name = "culex-bench", about = "What the runtimes, transports and stores of Culex cost")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -25,11 +26,19 @@ struct Line {
 enum Command {
     /// Measure CPU per message, memory per connection and CPU per connect
     Transports(transports::Plan),
+    /// Measure the engines that keep the durable state: speed, latency, bytes written, opening, and kills
+    Stores(stores::Plan),
+    #[command(hide = true)]
+    StoreVictim(stores::Victim),
 }
 
 fn main() -> ExitCode {
-    let Line { command: Command::Transports(plan) } = Line::parse();
-    match transports::run(&plan) {
+    let report = match Line::parse().command {
+        Command::Transports(plan) => transports::run(&plan).map(|report| report.to_string()),
+        Command::Stores(plan) => stores::run(&plan),
+        Command::StoreVictim(victim) => stores::victim(&victim).map(|()| String::new()),
+    };
+    match report {
         Ok(report) => {
             let _ = write!(std::io::stdout(), "{report}");
             ExitCode::SUCCESS

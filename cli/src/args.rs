@@ -5,6 +5,7 @@ use crate::problem::Problem;
 use crate::replay::{ExplainArgs, RedactArgs, ReplayArgs};
 use crate::settings::{Given, Source, Value};
 use crate::sim::SimArgs;
+use crate::store::StoreArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Redact(RedactArgs),
     /// Simulate brokers.
     Sim(SimArgs),
+    /// Look at durable state.
+    Store(StoreArgs),
     /// Print all settings.
     Settings,
     /// Print this text: help or version.
@@ -63,6 +66,9 @@ enum Word {
     Redact(RedactArgs),
     /// Simulate brokers under faults, a seed each, against a model of what MQTT promises
     Sim(SimArgs),
+    /// Look at what `serve --data` keeps: info, check, compact, dump, backup
+    #[command(subcommand)]
+    Store(StoreArgs),
     /// Print every setting with its meaning and default, as a commented configuration file
     Settings,
 }
@@ -82,6 +88,9 @@ pub(crate) struct ServeArgs {
     /// off, error, warn, info, debug, trace, or a filter such as info,culex_tokio=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Keep what has to survive in this directory, and acknowledge nothing before it does
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
     /// Keep what happens in memory, and write it into this directory at a panic, at SIGUSR1 and at the end
     #[arg(long, value_name = "DIR")]
     record: Option<String>,
@@ -106,6 +115,9 @@ impl ServeArgs {
         if let Some(log) = &self.log {
             give("log", "--log", Value::Text(log.clone()));
         }
+        if let Some(directory) = &self.data {
+            give("data", "--data", Value::Text(directory.clone()));
+        }
         if let Some(directory) = &self.record {
             give("record", "--record", Value::Text(directory.clone()));
         }
@@ -124,6 +136,7 @@ pub(crate) fn parse() -> Result<Command, Problem> {
         Ok(Line { command: Some(Word::Explain(args)), .. }) => Ok(Command::Explain(args)),
         Ok(Line { command: Some(Word::Redact(args)), .. }) => Ok(Command::Redact(args)),
         Ok(Line { command: Some(Word::Sim(args)), .. }) => Ok(Command::Sim(args)),
+        Ok(Line { command: Some(Word::Store(args)), .. }) => Ok(Command::Store(args)),
         Ok(Line { command: Some(Word::Settings), .. }) => Ok(Command::Settings),
         Err(error) if error.use_stderr() => Err(Problem::mistakes(vec![brief(&error.to_string())])),
         Err(help) => Ok(Command::Help(help.to_string())),

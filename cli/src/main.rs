@@ -1,5 +1,5 @@
 //! `culex`, the MQTT broker as a program: `culex serve`, `culex check-config FILE`, `culex settings`, `culex replay FILE` for
-//! what `serve` recorded and `culex redact FILE OUT` to give it away, `culex sim`.
+//! what `serve` recorded and `culex redact FILE OUT` to give it away, `culex store` for what it keeps, `culex sim`.
 //!
 //! Everything here is for the operator: settings and where they come from ([`settings`], [`mod@file`], [`environment`]),
 //! errors of one line each ([`problem`]), and the start and end of a broker on one of the runtimes ([`serve`]), with or
@@ -8,6 +8,7 @@
 mod args;
 mod certificates;
 mod conformance;
+mod data;
 mod environment;
 mod file;
 mod listener;
@@ -21,6 +22,7 @@ mod runtime;
 mod serve;
 mod settings;
 mod sim;
+mod store;
 mod systemd;
 
 use args::{Command, ServeArgs};
@@ -63,6 +65,13 @@ fn perform(command: Command) -> Result<(), Problem> {
             say(text.trim_end());
             // As above.
             if kept { Ok(()) } else { Err(Problem { lines: Vec::new(), code: 1 }) }
+        }
+        Command::Store(args) => {
+            let said = store::store(&args)?;
+            if !said.is_empty() {
+                say(&said);
+            }
+            Ok(())
         }
         Command::Settings => {
             say(reference::settings().trim_end());

@@ -5,13 +5,14 @@ mod diff;
 mod explain;
 mod redact;
 
+pub(crate) use describe::utc;
 pub(crate) use explain::{ExplainArgs, explain};
 pub(crate) use redact::{RedactArgs, redact};
 
 use crate::problem::{Problem, words};
 use crate::say;
 use clap::Args;
-use culex_core::{Now, Stack};
+use culex_core::{BadSnapshot, Now, Stack};
 use culex_runtime::{BadRecording, Did, Recording, Replay, Step, Stuck};
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,9 +77,13 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Recording<'a>, Problem> {
     Recording::parse(bytes).map_err(|bad| cannot(path, &bad))
 }
 
-/// The program has one chain: that of `serve`.
+/// The program has two chains: that of `serve`, and that of `serve --data`.
 fn begin<'a>(path: &Path, recording: &Recording<'a>) -> Result<Replay<'a>, Problem> {
-    recording.replay(Stack::standard).map_err(|bad| cannot(path, &bad))
+    let begun = match recording.replay(Stack::standard) {
+        Err(BadRecording::Snapshot { error: BadSnapshot::Stack(_), .. }) => recording.replay(Stack::durable),
+        begun => begun,
+    };
+    begun.map_err(|bad| cannot(path, &bad))
 }
 
 fn cannot(path: &Path, bad: &BadRecording) -> Problem {

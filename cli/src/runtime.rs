@@ -1,19 +1,22 @@
 //! The broker on each of the runtimes: bind, say so, run until it is shut down.
 
+use crate::data::Data;
 use crate::settings::{Runtime, Settings};
+use culex_core::store::Durability;
 use culex_core::{Notice, Seed};
 use culex_runtime::{Handle, ListenUrl, Listener, Recorder};
 use std::io;
 
-/// Runs a broker until it is shut down, and records it if there is a recorder. `started` is called when all listeners
-/// are bound, with their URLs.
+/// Runs a broker until it is shut down, durable if there is a store, and records it if there is a recorder. `started` is called
+/// when all listeners are bound, with their URLs.
 ///
 /// # Errors
-/// A listener that cannot be bound is told in one line that names it; the rest as the operating system tells it.
+/// A listener that cannot be bound is told in one line that names it; the rest as the store or the operating system tells it.
 pub(crate) fn run(
     settings: &Settings,
     listeners: Vec<Listener>,
     seed: Seed,
+    store: Option<(Data, Durability)>,
     recorder: Option<Recorder>,
     started: impl FnOnce(&[ListenUrl], Handle) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -22,6 +25,10 @@ pub(crate) fn run(
         ($runtime:ident) => {{
             let builder =
                 $runtime::Broker::builder().config(settings.config.clone()).seed(seed).on_notice(tell);
+            let builder = match store {
+                Some((store, durability)) => builder.store(store, durability),
+                None => builder,
+            };
             let builder = match recorder {
                 Some(recorder) => builder.record(recorder),
                 None => builder,

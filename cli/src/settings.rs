@@ -6,8 +6,10 @@ use crate::log::Filter;
 use crate::nearest::nearest;
 use culex_core::Config;
 use culex_core::config::SettingError;
+use culex_core::store::Durability;
 use culex_runtime::ListenUrl;
 use std::fmt;
+use std::path::Path;
 
 /// Everything `serve` needs to know.
 #[derive(Debug, Clone)]
@@ -21,6 +23,12 @@ pub(crate) struct Settings {
     /// Where recordings go; empty: nowhere.
     pub(crate) record: String,
     pub(crate) record_bytes_max: usize,
+    /// Where durable state lies; empty: nowhere.
+    pub(crate) data: String,
+    /// What an acknowledged message survives; `None`: nothing.
+    durability: Option<Durability>,
+    /// Where backups go; empty: nowhere.
+    pub(crate) backup_dir: String,
     pub(crate) config: Config,
     /// Where the value of a key comes from, if it was given.
     sources: Vec<(String, Source)>,
@@ -71,7 +79,7 @@ pub(crate) struct ProgramSetting {
 }
 
 /// The settings of the program.
-pub(crate) const PROGRAM: [ProgramSetting; 6] = [
+pub(crate) const PROGRAM: [ProgramSetting; 9] = [
     ProgramSetting {
         key: "listen",
         default: "mqtt://127.0.0.1:1883",
@@ -95,6 +103,24 @@ pub(crate) const PROGRAM: [ProgramSetting; 6] = [
         default: "info",
         doc: "How much to log on standard error: off, error, warn, info, debug, trace, or a filter such as \
               info,culex_tokio=debug.",
+    },
+    ProgramSetting {
+        key: "data",
+        default: "",
+        doc: "A directory: what has to survive is kept there, and nothing is acknowledged before it does. One broker at a time \
+              uses it. Empty: everything is kept in memory, and gone when the broker stops.",
+    },
+    ProgramSetting {
+        key: "durability",
+        default: "disk",
+        doc: "What a message survives that was acknowledged, if there is `data`: disk (a power cut), os (the end of the \
+              program, kill -9 included); none is for brokers without `data`.",
+    },
+    ProgramSetting {
+        key: "backup_dir",
+        default: "",
+        doc: "A directory: at SIGUSR2 a copy of `data` is written there while the broker goes on; each is a directory that \
+              `data` may name. Empty: no backups.",
     },
     ProgramSetting {
         key: "record",
@@ -125,6 +151,9 @@ impl Default for Settings {
             allow_anonymous_remote: false,
             record: String::new(),
             record_bytes_max: 0,
+            data: String::new(),
+            durability: None,
+            backup_dir: String::new(),
             config: Config::default(),
             sources: Vec::new(),
         };
@@ -156,6 +185,12 @@ impl Settings {
                 Err(lines) => mistakes.extend(lines),
             }
         }
+    }
+
+    /// Where durable state lies and what it survives, if there is any.
+    pub(crate) fn durable(&self) -> Option<(&Path, Durability)> {
+        let directory = (!self.data.is_empty()).then(|| Path::new(&self.data));
+        directory.zip(self.durability)
     }
 
     /// The settings of the machine, with those of its listeners.
@@ -199,6 +234,18 @@ impl Settings {
                     _ => return Err(expected("true or false", value)),
                 }
             }
+            "data" => value.text().ok_or_else(|| expected("a directory", value))?.clone_into(&mut self.data),
+            "durability" => {
+                self.durability = match value.text() {
+                    Some("none") => None,
+                    Some("os") => Some(Durability::Os),
+                    Some("disk") => Some(Durability::Disk),
+                    _ => return Err(expected("none, os or disk", value)),
+                }
+            }
+            "backup_dir" => {
+                value.text().ok_or_else(|| expected("a directory", value))?.clone_into(&mut self.backup_dir)
+            }
             "record" => {
                 value.text().ok_or_else(|| expected("a directory", value))?.clone_into(&mut self.record)
             }
@@ -227,9 +274,13 @@ impl Settings {
         let default = Self::default();
         let (allow, log) = (self.allow_anonymous_remote, &self.log);
         let bytes = |settings: &Self| settings.record_bytes_max.to_string();
+        let durability = |settings: &Self| named(settings.durability).to_owned();
+        // Where durable state lies is told in any case.
         let program = [
             ("allow_anonymous_remote", allow.to_string(), default.allow_anonymous_remote.to_string()),
             ("log", log.to_string(), default.log.to_string()),
+            ("durability", durability(self), durability(&default)),
+            ("backup_dir", self.backup_dir.clone(), default.backup_dir.clone()),
             ("record", self.record.clone(), default.record.clone()),
             ("record_bytes_max", bytes(self), bytes(&default)),
         ];
@@ -243,6 +294,12 @@ impl Settings {
     /// What contradicts each other, a line each.
     pub(crate) fn check(&self) -> Vec<String> {
         let mut mistakes = self.contradictions();
+        if self.durability.is_none() && !self.data.is_empty() {
+            mistakes.push(self.line("durability", "none contradicts data: expected os or disk"));
+        }
+        if self.data.is_empty() && !self.backup_dir.is_empty() {
+            mistakes.push(self.line("backup_dir", "there is nothing to back up without data"));
+        }
         if !self.allow_anonymous_remote {
             let listeners = self.listeners();
             let remote =
@@ -363,6 +420,14 @@ impl fmt::Display for Value {
             Self::Many(_) => f.write_str("an array"),
             Self::Other(what) => f.write_str(what),
         }
+    }
+}
+
+fn named(durability: Option<Durability>) -> &'static str {
+    match durability {
+        None => "none",
+        Some(Durability::Os) => "os",
+        Some(Durability::Disk) => "disk",
     }
 }
 

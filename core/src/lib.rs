@@ -92,7 +92,7 @@ pub mod topic;
 pub use broker::{
     Access, Action, Answer, BadSnapshot, Broker, Close, Credentials, Cx, Disconnect, Forward, Input,
     Inspection, Notice, Origin, Owner, Peer, Query, Receiver, Record, Refused, Relay, RestoreError, Restored,
-    Stats, Transmit, What,
+    Restoring, Stats, Transmit, What,
 };
 pub use config::Config;
 pub use error::{Clause, Misuse, Violation};

@@ -3,16 +3,19 @@
 use crate::commands::Inbox;
 use crate::links::{HANDSHAKES_MAX, Links};
 use crate::listener::Listening;
+use crate::store::Engine;
+use crate::writer::Writer;
 use crate::{Clock, Driver, Handle, ListenSocket, ListenUrl, Listener, Recorder, Responder};
 use culex_core::config::ListenerConfig;
-use culex_core::{Broker, Config, Notice, Query, Seed, Stack, Wall};
+use culex_core::store::{Durability, Store};
+use culex_core::{Broker, Config, Notice, Query, Restored, Seed, Stack, Wall};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A runtime, as far as the builder knows it.
 pub trait Adapter {
@@ -33,7 +36,8 @@ pub struct Builder<A> {
 
 struct Options {
     config: Config,
-    chain: Box<dyn Fn() -> Stack + Send>,
+    chain: Option<Box<dyn Fn() -> Stack + Send>>,
+    store: Option<(Box<dyn Engine>, Durability)>,
     seed: Option<Seed>,
     on_ask: OnAsk,
     on_notice: OnNotice,
@@ -66,9 +70,21 @@ impl<A: Adapter> Builder<A> {
         self
     }
 
-    /// Makes the chain of middlewares, once per shard. Without it: all built-in ones.
+    /// Makes the chain of middlewares, once per shard. Without it: all built-in ones, [`Stack::durable`] if there is a
+    /// [`store`](Self::store) and [`Stack::standard`] if not.
     pub fn chain(mut self, chain: impl Fn() -> Stack + Send + 'static) -> Self {
-        self.options.chain = Box::new(chain);
+        self.options.chain = Some(Box::new(chain));
+        self
+    }
+
+    /// Keeps what has to survive in this store, and begins with what it holds: nothing is acknowledged before it survives what
+    /// `durability` says. Without it everything is kept in memory. The store gets a thread of its own. A chain that is
+    /// given as well has to be one that stores, as [`Stack::durable`] does.
+    ///
+    /// The store is read by [`bind`](Self::bind), before anybody can connect. A commit that fails is final: what has to be
+    /// durable is refused from then on, until the broker is started anew.
+    pub fn store(mut self, store: impl Store + Send + 'static, durability: Durability) -> Self {
+        self.options.store = Some((Box::new(store), durability));
         self
     }
 
@@ -111,28 +127,72 @@ impl<A: Adapter> Builder<A> {
         self
     }
 
-    /// Starts to listen, all addresses or none. Connections wait until the result runs.
+    /// Restores what the store holds, if there is one, then starts to listen, all addresses or none. Connections wait until
+    /// the result runs.
     ///
     /// # Errors
-    /// One line that names the URL: it is wrong ([`InvalidInput`](io::ErrorKind::InvalidInput)) or cannot be listened on.
+    /// One line that names the URL: it is wrong ([`InvalidInput`](io::ErrorKind::InvalidInput)) or cannot be listened on. Or
+    /// a [`StoreFailed`](crate::StoreFailed): the store cannot be read, what it says makes no sense, or it cannot be written.
     pub fn bind(self) -> io::Result<A::Bound> {
         self.prepare().map(Into::into)
     }
 
     pub(crate) fn prepare(self) -> io::Result<Prepared> {
-        let listening = self.listeners.into_iter().map(Listener::bind).collect::<io::Result<Vec<_>>>()?;
+        let Self { listeners, mut options, .. } = self;
+        let configs: Vec<_> = listeners.iter().map(|listener| listener.machine_config().cloned()).collect();
+        for (number, config) in configs.into_iter().enumerate().filter_map(|(number, it)| Some((number, it?)))
+        {
+            let listeners = &mut options.config.listeners;
+            listeners.resize(listeners.len().max(number + 1), ListenerConfig::default());
+            listeners[number] = config;
+        }
+        let inbox = Inbox::default();
+        let clock = Clock::start(options.wall);
+        let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
+        let chain = match (&options.chain, &options.store) {
+            (Some(chain), _) => chain(),
+            (None, Some(_)) => Stack::durable(),
+            (None, None) => Stack::standard(),
+        };
+        let mut broker = Broker::new(Arc::new(options.config), chain, seed, clock.now());
+        // Before there is anybody to connect.
+        let restore = |(engine, durability)| restore(engine, durability, seed, &mut broker, &inbox);
+        let (writer, restored) = options.store.map(restore).transpose()?.unzip();
+        let listening = listeners.into_iter().map(Listener::bind).collect::<io::Result<Vec<_>>>()?;
         let urls: Vec<ListenUrl> = listening.iter().map(|listening| listening.url.clone()).collect();
         let addresses =
             listening.iter().filter_map(|listening| listening.socket.as_ref()?.local_addr()).collect();
-        Ok(Prepared { listening, urls, addresses, inbox: Inbox::default(), options: self.options })
+        let handle = Handle::new(inbox.0.clone(), restored);
+        let layers = listening.iter().map(|listening| listening.layers.clone()).collect();
+        let links = Links::new(layers, HANDSHAKES_MAX);
+        let Options { on_ask, on_notice, shutdown, recorder, .. } = options;
+        let mut driver = Driver::new(broker, links, clock, inbox, on_ask, on_notice, shutdown);
+        driver.store(writer);
+        driver.record(recorder);
+        Ok(Prepared { listening, urls, addresses, handle, driver })
     }
+}
+
+fn restore(
+    mut engine: Box<dyn Engine>,
+    durability: Durability,
+    seed: Seed,
+    broker: &mut Broker,
+    inbox: &Inbox,
+) -> io::Result<(Writer, Restored)> {
+    let began = Instant::now();
+    let (image, restored) = engine.restore(broker, seed, durability).map_err(io::Error::other)?;
+    let (took, Restored { records, sessions }) = (began.elapsed(), restored);
+    tracing::info!(sessions, records, ?took, "restored from the store");
+    Ok((Writer::start(engine, image, durability, inbox.0.clone())?, restored))
 }
 
 impl<A: Adapter> Default for Builder<A> {
     fn default() -> Self {
         let options = Options {
             config: Config::default(),
-            chain: Box::new(Stack::standard),
+            chain: None,
+            store: None,
             seed: None,
             on_ask: Box::new(|_, responder| drop(responder)),
             on_notice: Box::new(drop),
@@ -155,8 +215,8 @@ pub struct Prepared {
     listening: Vec<Listening>,
     urls: Vec<ListenUrl>,
     addresses: Vec<SocketAddr>,
-    inbox: Inbox,
-    options: Options,
+    handle: Handle,
+    driver: Driver,
 }
 
 impl Prepared {
@@ -175,36 +235,14 @@ impl Prepared {
     /// A handle to the broker; it works before the broker runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.inbox.0.clone())
+        self.handle.clone()
     }
 
-    /// The machine, started now, and the sockets that listen, with their numbers.
+    /// The machine, and the sockets that listen, with their numbers.
     #[must_use]
     pub fn into_parts(self) -> (Driver, Vec<(u16, ListenSocket)>) {
-        let mut options = self.options;
-        let configs = self.listening.iter().map(|listening| listening.config.clone());
-        for (number, config) in configs.enumerate().filter_map(|(number, config)| Some((number, config?))) {
-            let listeners = &mut options.config.listeners;
-            listeners.resize(listeners.len().max(number + 1), ListenerConfig::default());
-            listeners[number] = config;
-        }
-        let clock = Clock::start(options.wall);
-        let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
-        let broker = Broker::new(Arc::new(options.config), (options.chain)(), seed, clock.now());
-        let layers = self.listening.iter().map(|listening| listening.layers.clone()).collect();
-        let links = Links::new(layers, HANDSHAKES_MAX);
-        let mut driver = Driver::new(
-            broker,
-            links,
-            clock,
-            self.inbox,
-            options.on_ask,
-            options.on_notice,
-            options.shutdown,
-        );
-        driver.record(options.recorder);
         let sockets = (0..).zip(self.listening);
-        (driver, sockets.filter_map(|(number, it)| Some((number, it.socket?))).collect())
+        (self.driver, sockets.filter_map(|(number, it)| Some((number, it.socket?))).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::Stream;
 use crate::handle::ConnectError;
+use crate::store::{Snapshot, StoreFailed};
 use culex_core::{Answer, Message, Peer, Ticket};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use std::task::Waker;
 /// The queue between [`Handle`](crate::Handle)s and their shard.
 ///
 /// Published messages are limited by number and bytes, streams by number. The rest needs no limit of its own: there is
-/// one answer per question, one unsubscribe per subscription, one question for life per thread that waits for it.
+/// one answer per question, one unsubscribe per subscription, one question for life or for a snapshot per thread that waits for it.
 #[derive(Debug, Default)]
 pub struct Commands {
     queues: Mutex<Queues>,
@@ -38,6 +39,8 @@ struct Queues {
     control: VecDeque<Control>,
     subscribes: usize,
     given: VecDeque<(Stream, Peer)>,
+    /// The writer has news: what they are, it says itself.
+    store_news: bool,
     shutdown: bool,
     stopped: bool,
     waker: Option<Waker>,
@@ -60,6 +63,8 @@ pub(crate) enum Control {
     },
     /// Answer that the shard takes its turns.
     Ping(SyncSender<()>),
+    /// Give the entries of the store away.
+    Snapshot(SyncSender<Result<Snapshot, StoreFailed>>),
 }
 
 /// The shard's end of a subscription.
@@ -141,6 +146,17 @@ impl Commands {
         self.lock().given.pop_front()
     }
 
+    /// Lets the shard look at how far the store is.
+    pub(crate) fn store_news(&self) {
+        let mut queues = self.lock();
+        queues.store_news = true;
+        wake(queues);
+    }
+
+    pub(crate) fn take_store_news(&self) -> bool {
+        std::mem::take(&mut self.lock().store_news)
+    }
+
     /// Asks the broker to say goodbye.
     pub(crate) fn shutdown(&self) {
         let mut queues = self.lock();
@@ -205,6 +221,7 @@ impl Commands {
 impl Queues {
     fn has_work(&self) -> bool {
         self.shutdown
+            || self.store_news
             || !self.given.is_empty()
             || !self.control.is_empty()
             || (!self.held && !self.publish.is_empty())

@@ -4,7 +4,8 @@ use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
 use crate::links::{Carried, Links, write_once};
 use crate::recorder::{Tape, digest_of};
-use crate::{Clock, Recorder, Responder, Stream};
+use crate::writer::Writer;
+use crate::{Clock, Recorder, Responder, StoreFailed, Stream};
 use culex_core::{
     Action, Broker, Close, ConnectionId, Disconnect, Forward, Input, Mono, Now, Origin, Peer, Refused,
     SessionId,
@@ -40,6 +41,8 @@ pub struct Driver {
     to_publish: usize,
     /// Since a shutdown: when to stop in any case.
     stop_at: Option<Mono>,
+    /// Keeps what the machine wants stored, if somebody gave a store.
+    writer: Option<Writer>,
     /// Notes everything that the machine is given and gives; nearly always nobody wants that.
     tape: Option<Box<Tape>>,
     /// Bytes that are being digested for the tape.
@@ -107,6 +110,7 @@ impl Driver {
             shutdown,
             to_publish: 0,
             stop_at: None,
+            writer: None,
             tape: None,
             scratch: Vec::new(),
         }
@@ -114,6 +118,10 @@ impl Driver {
 
     pub(crate) fn record(&mut self, recorder: Option<Recorder>) {
         self.tape = recorder.map(|recorder| Box::new(Tape::new(recorder)));
+    }
+
+    pub(crate) fn store(&mut self, writer: Option<Writer>) {
+        self.writer = writer;
     }
 
     /// Notes an input before the machine sees it: it may be the one that makes it panic.
@@ -240,6 +248,7 @@ impl Driver {
         while let Some((id, bytes)) = self.links.poll_put_off() {
             self.receive_by_link(now, id, &bytes);
         }
+        self.store_news(now);
         self.control(now);
         // Only what waits now: a program that publishes without end must not keep the sockets waiting.
         self.to_publish = self.inbox.0.published();
@@ -262,12 +271,18 @@ impl Driver {
             if let Some(effect) = self.links.poll_effect() {
                 return Some(effect);
             }
+            if self.writer.as_ref().is_some_and(|writer| !writer.has_room()) {
+                // What the machine still wants stays there: it reads less until there is room, and then there will be news.
+                self.flush();
+                return None;
+            }
             let Some(action) = self.broker.poll_action() else {
                 // The machine may have refused the program's messages because of what it still had to tell.
                 let now = self.now();
                 if self.publish(now) {
                     continue;
                 }
+                self.flush();
                 return None;
             };
             if let Some(tape) = &mut self.tape {
@@ -283,9 +298,11 @@ impl Driver {
                 }
                 Action::Notice(notice) => (self.on_notice)(*notice),
                 Action::Forward(forward) => self.deliver(&forward),
-                action @ (Action::Store { .. } | Action::Shard { .. } | Action::HandOver { .. }) => {
-                    tracing::error!(?action, "nobody is here to do this: the chain does not fit the runtime");
-                }
+                Action::Store { seq, record } => match &mut self.writer {
+                    Some(writer) => writer.store(seq, record),
+                    None => misfit(&Action::Store { seq, record }),
+                },
+                action @ (Action::Shard { .. } | Action::HandOver { .. }) => misfit(&action),
                 // A late answer is ignored by the machine itself, so `Forget` needs nothing.
                 _ => {}
             }
@@ -362,7 +379,9 @@ impl Driver {
             next = Some(now.mono);
         }
         if let Some(stop_at) = self.stop_at {
-            if self.broker.connections() == 0 || stop_at <= now.mono {
+            let late = stop_at <= now.mono;
+            if late || (self.broker.connections() == 0 && !self.is_storing()) {
+                self.give_up_storing();
                 return Turn::Stop;
             }
             next = Some(earlier(next, stop_at));
@@ -375,6 +394,46 @@ impl Driver {
 
     fn now(&mut self) -> Now {
         *self.now.get_or_insert_with(|| self.clock.now())
+    }
+
+    /// What was stored meanwhile is acknowledged in this turn.
+    fn store_news(&mut self, now: Now) {
+        let Some(writer) = &mut self.writer else { return };
+        if !self.inbox.0.take_store_news() {
+            return;
+        }
+        let news = writer.news();
+        if let Some(through) = news.committed {
+            self.note(Some(now), || Input::Committed(through));
+            self.broker.committed(now, through);
+        }
+        if let Some(from) = news.failed {
+            self.note(Some(now), || Input::CommitFailed(from));
+            self.broker.commit_failed(now, from);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.flush();
+        }
+    }
+
+    /// Whether something that the machine wants stored is not durable yet.
+    pub(crate) fn is_storing(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.is_behind(self.broker.log_position()))
+    }
+
+    /// Nobody waits any longer for what is not durable yet.
+    fn give_up_storing(&mut self) {
+        if self.is_storing() {
+            tracing::warn!(
+                "the time to stop is over before everything was stored; none of the rest was acknowledged"
+            );
+            if let Some(writer) = &mut self.writer {
+                writer.give_up();
+            }
+        }
     }
 
     fn control(&mut self, now: Now) {
@@ -402,6 +461,10 @@ impl Driver {
                 }
                 // Who asked may have gone.
                 Control::Ping(alive) => drop(alive.try_send(())),
+                Control::Snapshot(to) => match &mut self.writer {
+                    Some(writer) => writer.snapshot(to),
+                    None => drop(to.try_send(Err(StoreFailed::new("the broker has no store")))),
+                },
                 Control::Complete { ticket, answer } => {
                     self.note(Some(now), || Input::Complete { ticket, answer: answer.clone() });
                     self.broker.complete(now, ticket, answer);
@@ -434,6 +497,10 @@ impl Driver {
             }
         }
     }
+}
+
+fn misfit(action: &Action) {
+    tracing::error!(?action, "nobody is here to do this: the chain does not fit the runtime");
 }
 
 fn earlier(next: Option<Mono>, other: Mono) -> Mono {

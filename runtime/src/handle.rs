@@ -1,10 +1,10 @@
 //! How the program talks to a running broker.
 
 use crate::commands::{Commands, Control};
-use crate::{Pipe, Stream, Subscription};
+use crate::{Pipe, Snapshot, StoreFailed, Stream, Subscription};
 use culex_core::packet::ReasonCode;
 use culex_core::topic::Filter;
-use culex_core::{Answer, Clause, Message, Peer, Ticket};
+use culex_core::{Answer, Clause, Message, Peer, Restored, Ticket};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -14,14 +14,21 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: Arc<Commands>,
+    restored: Option<Restored>,
 }
 
 impl Handle {
     /// The listener of connections that [`connect`](Self::connect) makes: none of the builder's has this number.
     pub const LISTENER: u16 = u16::MAX;
 
-    pub(crate) fn new(commands: Arc<Commands>) -> Self {
-        Self { commands }
+    pub(crate) fn new(commands: Arc<Commands>, restored: Option<Restored>) -> Self {
+        Self { commands, restored }
+    }
+
+    /// What the broker's store held when it was opened; `None`: the broker has none.
+    #[must_use]
+    pub fn restored(&self) -> Option<Restored> {
+        self.restored
     }
 
     /// Publishes a message; never blocks.
@@ -73,6 +80,19 @@ impl Handle {
     pub fn is_alive(&self, within: Duration) -> bool {
         let (alive, answer) = sync_channel(1);
         self.commands.control(Control::Ping(alive)) && answer.recv_timeout(within).is_ok()
+    }
+
+    /// The entries of the broker's store at one moment from now on, to be read while the broker goes on. Blocks the thread until it
+    /// is there: as long as what waits to be committed before it.
+    ///
+    /// # Errors
+    /// The broker has no store, its store failed, or it stopped.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreFailed> {
+        let (to, snapshot) = sync_channel(1);
+        if !self.commands.control(Control::Snapshot(to)) {
+            return Err(StoreFailed::new("the broker stopped"));
+        }
+        snapshot.recv().unwrap_or_else(|_| Err(StoreFailed::new("the store failed, or the broker stopped")))
     }
 
     /// Sends DISCONNECT to every client and stops the broker: `run` returns once the connections are closed, or after

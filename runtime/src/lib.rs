@@ -8,6 +8,7 @@
 //! | [`Pipe`], [`Stream`] | connections that the program has itself, without a listener |
 //! | [`Driver`] | the machine, its clock, the byte layers of its connections, and everything that needs no socket |
 //! | [`Recorder`], [`Recording`], [`Replay`] | the flight recorder: what happened to the machine, and doing it again |
+//! | [`Snapshot`], [`StoreFailed`] | what [`Builder::store`] keeps, read while the broker runs |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
 //!
 //! Who embeds Culex takes `culex-tokio`, `culex-smol` or `culex-std` and does not need this crate by name.
@@ -19,6 +20,10 @@ mod clock;
 mod commands;
 mod driver;
 mod handle;
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub))] // the suite shows it
+#[path = "testing/held.rs"]
+mod held;
 mod links;
 mod listen;
 mod listener;
@@ -27,10 +32,12 @@ mod recorder;
 mod redact;
 mod replay;
 mod shard;
+mod store;
 mod stream;
 mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod writer;
 
 pub use accept::AcceptErrors;
 pub use builder::{Adapter, Builder, Prepared};
@@ -45,6 +52,7 @@ pub use recorder::Recorder;
 pub use redact::Redacted;
 pub use replay::{BadRecording, Did, Difference, Recording, Replay, Step, Stuck};
 pub use shard::{Shard, Socket};
+pub use store::{Snapshot, StoreFailed};
 pub use stream::{AsyncStream, Stream};
 pub use subscription::Subscription;
 

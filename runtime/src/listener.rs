@@ -106,6 +106,10 @@ impl Listener {
         self
     }
 
+    pub(crate) fn machine_config(&self) -> Option<&ListenerConfig> {
+        self.config.as_ref()
+    }
+
     /// Takes this socket instead of making one: it listens already, where the URL says. Who made it removes its file.
     pub fn socket(mut self, socket: OwnedFd) -> Self {
         self.socket = Some(socket);
@@ -117,7 +121,7 @@ impl Listener {
     /// # Errors
     /// One line that names the URL: it is wrong ([`ErrorKind::InvalidInput`]) or cannot be listened on.
     pub(crate) fn bind(self) -> io::Result<Listening> {
-        let Self { place, permissions, socket, tls, proxies, origins, forwarders, config } = self;
+        let Self { place, permissions, socket, tls, proxies, origins, forwarders, config: _ } = self;
         let (url, socket) = match place {
             Place::Url(text) => bind_url(&text, permissions, socket, tls.is_some())?,
             Place::Program(transport) if transport.tls && tls.is_none() => {
@@ -133,7 +137,7 @@ impl Listener {
             return Err(io::Error::new(ErrorKind::InvalidInput, why));
         }
         let layers = Layers { proxy: proxies, tls, websocket };
-        Ok(Listening { url, socket, layers, config })
+        Ok(Listening { url, socket, layers })
     }
 }
 
@@ -171,7 +175,6 @@ pub(crate) struct Listening {
     pub(crate) url: ListenUrl,
     pub(crate) socket: Option<ListenSocket>,
     pub(crate) layers: Layers,
-    pub(crate) config: Option<ListenerConfig>,
 }
 
 /// A socket that listens and does not block.

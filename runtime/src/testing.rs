@@ -8,6 +8,7 @@ pub(crate) mod tls;
 mod trouble;
 pub mod websocket;
 
+pub use crate::held::HeldStore;
 pub use client::{At, Client, Over, Place, Wire};
 pub use tls::Secured;
 pub use trouble::*;

@@ -9,7 +9,7 @@ use crate::problem::Problem;
 use crate::settings::Settings;
 use culex_core::id::Id;
 use culex_core::packet::{Framed, Packet, Version, frame};
-use culex_core::{Action, Broker, Close, ConnectionId, Disconnect, Input, Now, Stack, Stats};
+use culex_core::{Action, BadSnapshot, Broker, Close, ConnectionId, Disconnect, Input, Now, Stack, Stats};
 use culex_runtime::{Did, Recording, Step};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -57,8 +57,12 @@ impl Other {
             return Err(Problem::mistakes(mistakes));
         }
         let config = Arc::new(settings.whole_config());
-        let broker = Broker::from_snapshot(Some(config), Stack::standard(), recording.snapshot())
-            .map_err(|error| Problem::failure(error.to_string()))?;
+        let made = |stack| Broker::from_snapshot(Some(config.clone()), stack, recording.snapshot());
+        let broker = match made(Stack::standard()) {
+            Err(BadSnapshot::Stack(_)) => made(Stack::durable()),
+            made => made,
+        };
+        let broker = broker.map_err(|error| Problem::failure(error.to_string()))?;
         Ok(Self {
             name: path.display().to_string(),
             began: *broker.stats(),

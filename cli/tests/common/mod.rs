@@ -79,7 +79,9 @@ impl Serving {
         let mut serving = Self::spawn(command);
         loop {
             let line = serving.out.recv_timeout(PATIENCE).expect("the broker says that it is ready");
-            let last = line.starts_with("everything is kept in memory");
+            let last = ["everything is kept in memory", "what is acknowledged survives"]
+                .iter()
+                .any(|last| line.starts_with(last));
             serving.lines.push(line);
             if last {
                 return serving;

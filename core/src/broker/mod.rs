@@ -35,7 +35,7 @@ pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
 pub use query::{Access, Answer, Credentials, Notice, Origin, Query, ShardMessage};
 pub use record::{BadRecord, Effect, Recipient, Record, Relayed, Settled};
 pub(crate) use record::{Reader as RecordReader, Writer as RecordWriter};
-pub use restore::{RestoreError, Restored};
+pub use restore::{RestoreError, Restored, Restoring};
 pub use snapshot::BadSnapshot;
 pub use stats::Stats;
 pub use timers::{Owner, TimerId};

@@ -79,13 +79,22 @@ impl Broker {
         records: impl IntoIterator<Item = Record>,
         through: Option<LogSeq>,
     ) -> Result<Restored, RestoreError> {
-        let mut restored = self.apply_records(records)?;
-        let through = through.unwrap_or(LogSeq(restored.records));
-        self.state.assigned = through;
-        self.state.committed = through;
-        self.go_on();
-        restored.sessions = self.state.sessions.len();
-        Ok(restored)
+        let mut restoring = self.restoring()?;
+        records.into_iter().try_for_each(|record| restoring.record(record))?;
+        let through = through.unwrap_or(LogSeq(restoring.records));
+        Ok(restoring.finish(through))
+    }
+
+    /// The same record by record, for whoever reads them one by one and does not want to have them all at once.
+    ///
+    /// # Errors
+    /// [`RestoreError::Late`].
+    pub fn restoring(&mut self) -> Result<Restoring<'_>, RestoreError> {
+        if self.state.stats.connections_accepted > 0 {
+            return Err(RestoreError::Late);
+        }
+        self.state.restoring = true;
+        Ok(Restoring { broker: self, records: 0 })
     }
 
     /// The first half of [`restore`](Self::restore): the state at the end of the records, in which clients are still
@@ -95,28 +104,9 @@ impl Broker {
     /// As [`restore`](Self::restore).
     #[cfg(any(test, feature = "testing"))]
     pub fn replay(&mut self, records: impl IntoIterator<Item = Record>) -> Result<Restored, RestoreError> {
-        self.apply_records(records)
-    }
-
-    fn apply_records(&mut self, records: impl IntoIterator<Item = Record>) -> Result<Restored, RestoreError> {
-        if self.state.stats.connections_accepted > 0 {
-            return Err(RestoreError::Late);
-        }
-        let mut restored = Restored::default();
-        self.state.restoring = true;
-        let mut outcome = Ok(());
-        for record in records {
-            restored.records += 1;
-            self.state.work.push(Action::Restore { session: None, record: Box::new(record) });
-            self.run(None);
-            if let Some(client_id) = self.state.unknown.take() {
-                outcome = Err(RestoreError::UnknownSession { client_id, record: restored.records });
-                break;
-            }
-        }
-        self.state.restoring = false;
-        restored.sessions = self.state.sessions.len();
-        outcome.map(|()| restored)
+        let mut restoring = self.restoring()?;
+        records.into_iter().try_for_each(|record| restoring.record(record))?;
+        Ok(Restored { records: restoring.records, sessions: restoring.broker.state.sessions.len() })
     }
 
     /// Goes on with the sessions that were restored. First those that end, so that nothing is queued for them.
@@ -130,5 +120,47 @@ impl Broker {
             self.state.work.push(Action::SessionRestored { session });
             self.run(None);
         }
+    }
+}
+
+/// A machine that is being restored, see [`Broker::restoring`]. Dropped without [`finish`](Self::finish) it leaves what was
+/// restored so far, and nothing goes on.
+#[must_use = "nothing goes on until it is finished"]
+#[derive(Debug)]
+pub struct Restoring<'b> {
+    broker: &'b mut Broker,
+    records: u64,
+}
+
+impl Restoring<'_> {
+    /// Restores what the next record says.
+    ///
+    /// # Errors
+    /// It makes no sense.
+    pub fn record(&mut self, record: Record) -> Result<(), RestoreError> {
+        self.records += 1;
+        self.broker.state.work.push(Action::Restore { session: None, record: Box::new(record) });
+        self.broker.run(None);
+        match self.broker.state.unknown.take() {
+            Some(client_id) => Err(RestoreError::UnknownSession { client_id, record: self.records }),
+            None => Ok(()),
+        }
+    }
+
+    /// That was all: goes on from there. `through` counts as committed, and the next record that is stored gets the position
+    /// behind it.
+    pub fn finish(self, through: LogSeq) -> Restored {
+        let broker = &mut *self.broker;
+        broker.state.restoring = false;
+        broker.state.assigned = through;
+        broker.state.committed = through;
+        broker.go_on();
+        Restored { records: self.records, sessions: broker.state.sessions.len() }
+    }
+}
+
+impl Drop for Restoring<'_> {
+    fn drop(&mut self) {
+        self.broker.state.restoring = false;
     }
 }

@@ -15,11 +15,13 @@
 
 mod batch;
 mod entry;
+mod error;
 mod image;
 mod memory;
 mod open;
 
 pub use batch::{Batch, Change};
+pub use error::{Failure, StoreError};
 pub use image::{Image, UnknownSession};
 pub use memory::{Failing, MemoryError, MemorySnapshot, MemoryStore};
 pub use open::OpenError;
@@ -73,6 +75,18 @@ pub enum Durability {
     /// The end of the machine, a power cut included: the disk has it.
     #[default]
     Disk,
+}
+
+/// How large a store is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Its entries.
+    pub entries: u64,
+    /// The bytes that its files take.
+    pub file_bytes: u64,
+    /// The bytes of these in which nothing is kept at the moment: what the engine will use before the files grow, and what
+    /// compacting can give back.
+    pub free_bytes: u64,
 }
 
 /// The longest key: a Topic Name or Client Identifier and what stands before it.

@@ -58,6 +58,9 @@ impl<E: fmt::Display + fmt::Debug> core::error::Error for OpenError<E> {}
 /// Where records go; `false`: no more of them.
 type Out<'a> = &'a mut dyn FnMut(Record) -> bool;
 
+/// Hears of a damaged entry, and what was expected; `false`: that is the end.
+type Damaged<'a> = &'a mut dyn FnMut(&[u8], &'static str) -> bool;
+
 impl Image {
     /// The image of what a store holds, and its state as records, for [`Broker::restore`](crate::Broker::restore): each
     /// is given to `each` as it is read; `false` stops. An empty store gives none, and [`Image::initialize`] makes it one.
@@ -71,13 +74,45 @@ impl Image {
         seed: Seed,
         each: &mut dyn FnMut(Record) -> bool,
     ) -> Result<Self, OpenError<S::Error>> {
+        let mut damaged = None;
+        let opened = Self::read(store, seed, each, &mut |key, expected| {
+            damaged = Some(OpenError::Entry { key: key.to_vec(), expected });
+            false
+        });
+        damaged.map_or(opened, Err)
+    }
+
+    /// Reads a store as [`open`](Self::open) does and goes on behind what is damaged: `damaged` gets the key of each such entry,
+    /// and what was expected. What belongs to a damaged entry may be told as well.
+    ///
+    /// # Errors
+    /// If the store as a whole cannot be read.
+    pub fn check<S: Scan>(
+        store: &S,
+        seed: Seed,
+        damaged: &mut dyn FnMut(&[u8], &'static str),
+    ) -> Result<(), OpenError<S::Error>> {
+        let each = &mut |_| true;
+        Self::read(store, seed, each, &mut |key, expected| {
+            damaged(key, expected);
+            true
+        })
+        .map(drop)
+    }
+
+    fn read<S: Scan>(
+        store: &S,
+        seed: Seed,
+        each: Out<'_>,
+        damaged: Damaged<'_>,
+    ) -> Result<Self, OpenError<S::Error>> {
         check_format(store)?;
         let mut opening =
             Opening { image: Self::new(seed), sessions: BTreeMap::new(), messages: BTreeMap::new() };
-        opening.sessions(store)?;
-        opening.messages(store)?;
-        opening.deliveries(store, each)?;
-        opening.wills_and_retained(store, each)?;
+        opening.sessions(store, damaged)?;
+        opening.messages(store, damaged)?;
+        opening.deliveries(store, each, damaged)?;
+        opening.wills_and_retained(store, each, damaged)?;
         Ok(opening.image)
     }
 
@@ -98,7 +133,7 @@ impl Image {
         let (mut skip, mut bytes, mut found) = (skip, 0, Vec::new());
         let from = entry::of_session(client.number, Kind::Delivery, client.queue.head);
         let to = entry::of_session(client.number, Kind::Delivery, client.queue.tail);
-        scan(store, &from, &to, &mut |key, value| {
+        read(store, &from, &to, &mut |key, value| {
             let (_, _, rest) = entry::parse_of_session(key)?;
             if client.queue.holes.contains(&entry::count(rest)?) {
                 return Ok(true);
@@ -129,6 +164,12 @@ impl Image {
         Ok(queued)
     }
 
+    /// What a store says of itself: how to read its entries.
+    pub const FORMAT: &str = match core::str::from_utf8(entry::VERSION) {
+        Ok(version) => version,
+        Err(_) => panic!("the version is text"),
+    };
+
     /// What makes an empty store one of this format.
     pub fn initialize(batch: &mut super::Batch) {
         batch.put(entry::FORMAT.to_vec(), entry::VERSION.to_vec());
@@ -139,7 +180,7 @@ impl Image {
 fn shared_message<S: Scan>(store: &S, number: u64) -> Result<Message, OpenError<S::Error>> {
     let mut found = None;
     let (from, to) = (entry::numbered(entry::MESSAGE, number), entry::numbered(entry::MESSAGE, number + 1));
-    scan(store, &from, &to, &mut |_, value| {
+    read(store, &from, &to, &mut |_, value| {
         found = Some(entry::read_message(value)?);
         Ok(false)
     })?;
@@ -166,8 +207,8 @@ struct Reading {
 }
 
 impl Opening {
-    fn sessions<S: Scan>(&mut self, store: &S) -> Result<(), OpenError<S::Error>> {
-        scan(store, &[entry::SESSION], &[entry::SESSION + 1], &mut |key, value| {
+    fn sessions<S: Scan>(&mut self, store: &S, damaged: Damaged<'_>) -> Result<(), OpenError<S::Error>> {
+        scan(store, &[entry::SESSION], &[entry::SESSION + 1], damaged, &mut |key, value| {
             let client_id = text(&key[1..])?.into();
             let entry = SessionEntry::read(value)?;
             self.image.sessions = self.image.sessions.max(entry.number);
@@ -178,8 +219,8 @@ impl Opening {
         })
     }
 
-    fn messages<S: Scan>(&mut self, store: &S) -> Result<(), OpenError<S::Error>> {
-        scan(store, &[entry::MESSAGE], &[entry::MESSAGE + 1], &mut |key, value| {
+    fn messages<S: Scan>(&mut self, store: &S, damaged: Damaged<'_>) -> Result<(), OpenError<S::Error>> {
+        scan(store, &[entry::MESSAGE], &[entry::MESSAGE + 1], damaged, &mut |key, value| {
             let number = entry::count(&key[1..])?;
             self.image.messages = self.image.messages.max(number);
             self.image.shared.insert(number, 0);
@@ -189,32 +230,28 @@ impl Opening {
     }
 
     /// All that sessions have, in the order of their numbers.
-    fn deliveries<S: Scan>(&mut self, store: &S, each: Out<'_>) -> Result<(), OpenError<S::Error>> {
+    fn deliveries<S: Scan>(
+        &mut self,
+        store: &S,
+        each: Out<'_>,
+        damaged: Damaged<'_>,
+    ) -> Result<(), OpenError<S::Error>> {
         let mut stopped = false;
         let mut reading: Option<Reading> = None;
-        let mut waiting = core::mem::take(&mut self.sessions).into_iter();
-        scan(store, &[entry::OF_SESSION], &[entry::OF_SESSION + 1], &mut |key, value| {
+        let mut waiting = core::mem::take(&mut self.sessions).into_iter().peekable();
+        scan(store, &[entry::OF_SESSION], &[entry::OF_SESSION + 1], damaged, &mut |key, value| {
             let (number, kind, rest) = entry::parse_of_session(key)?;
-            if reading.as_ref().is_none_or(|reading| reading.number != number) {
-                // Sessions in between have nothing.
-                loop {
-                    let Some((next, (client_id, entry))) = waiting.next() else {
-                        return Err(BadRecord { expected: "an entry of a session that exists" });
-                    };
-                    let finished = reading.replace(Reading::new(next, client_id));
-                    if !self.finish(finished, each) || !session_record(reading.as_ref(), &entry, each) {
-                        stopped = true;
-                        return Ok(false);
-                    }
-                    if next == number {
-                        break;
-                    }
-                    if next > number {
-                        return Err(BadRecord { expected: "an entry of a session that exists" });
-                    }
+            // Sessions in between have nothing.
+            while let Some((next, (client_id, entry))) = waiting.next_if(|(next, _)| *next <= number) {
+                let finished = reading.replace(Reading::new(next, client_id));
+                if !self.finish(finished, each) || !session_record(reading.as_ref(), &entry, each) {
+                    stopped = true;
+                    return Ok(false);
                 }
             }
-            let Some(reading) = &mut reading else { return Ok(false) };
+            let Some(reading) = reading.as_mut().filter(|reading| reading.number == number) else {
+                return Err(BadRecord { expected: "an entry of a session that exists" });
+            };
             stopped = !self.entry(reading, kind, rest, value, each)?;
             Ok(!stopped)
         })?;
@@ -331,9 +368,14 @@ impl Opening {
         more
     }
 
-    fn wills_and_retained<S: Scan>(&mut self, store: &S, each: Out<'_>) -> Result<(), OpenError<S::Error>> {
+    fn wills_and_retained<S: Scan>(
+        &mut self,
+        store: &S,
+        each: Out<'_>,
+        damaged: Damaged<'_>,
+    ) -> Result<(), OpenError<S::Error>> {
         let mut stopped = false;
-        scan(store, &[entry::WILL], &[entry::RETAINED + 1], &mut |key, value| {
+        scan(store, &[entry::WILL], &[entry::RETAINED + 1], damaged, &mut |key, value| {
             let name = text(&key[1..])?;
             let record = if key[0] == entry::WILL {
                 entry::whole(value, |from| {
@@ -414,20 +456,38 @@ fn check_format<S: Scan>(store: &S) -> Result<(), OpenError<S::Error>> {
 /// Reads an entry; `false`: no more of them.
 type Read<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool, BadRecord>;
 
-/// Scans, and says which entry is damaged.
-fn scan<S: Scan>(store: &S, from: &[u8], to: &[u8], each: Read<'_>) -> Result<(), OpenError<S::Error>> {
-    let mut outcome = Ok(());
+/// Scans, and says which entries are damaged.
+fn scan<S: Scan>(
+    store: &S,
+    from: &[u8],
+    to: &[u8],
+    damaged: Damaged<'_>,
+    each: Read<'_>,
+) -> Result<(), OpenError<S::Error>> {
+    let mut stopped = false;
     store
         .scan(from, to, &mut |key, value| match each(key, value) {
             Ok(true) => ControlFlow::Continue(()),
             Ok(false) => ControlFlow::Break(()),
-            Err(BadRecord { expected }) => {
-                outcome = Err(OpenError::Entry { key: key.to_vec(), expected });
+            Err(BadRecord { expected }) if damaged(key, expected) => ControlFlow::Continue(()),
+            Err(_) => {
+                stopped = true;
                 ControlFlow::Break(())
             }
         })
         .map_err(OpenError::Store)?;
-    outcome
+    if stopped { Err(OpenError::Stopped) } else { Ok(()) }
+}
+
+/// Scans up to the first entry that is damaged.
+fn read<S: Scan>(store: &S, from: &[u8], to: &[u8], each: Read<'_>) -> Result<(), OpenError<S::Error>> {
+    let mut damage = None;
+    let note = &mut |key: &[u8], expected| {
+        damage = Some(OpenError::Entry { key: key.to_vec(), expected });
+        false
+    };
+    let scanned = scan(store, from, to, note, each);
+    damage.map_or(scanned, Err)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, BadRecord> {

@@ -8,4 +8,5 @@ mod messages;
 mod paging;
 mod queues;
 mod sessions;
+mod store;
 mod wills_and_retained;
