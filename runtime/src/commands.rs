@@ -3,7 +3,7 @@
 use crate::Stream;
 use crate::handle::ConnectError;
 use crate::store::{Snapshot, StoreFailed};
-use culex_core::{Answer, Message, Peer, Ticket};
+use culex_core::{Answer, Message, Peer, Record, SessionId, Ticket};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -63,6 +63,11 @@ pub(crate) enum Control {
     },
     /// Answer that the shard takes its turns.
     Ping(SyncSender<()>),
+    /// A part of a queue was read.
+    Fetched {
+        session: SessionId,
+        queued: Vec<Record>,
+    },
     /// Give the entries of the store away.
     Snapshot(SyncSender<Result<Snapshot, StoreFailed>>),
 }

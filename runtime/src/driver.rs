@@ -302,6 +302,10 @@ impl Driver {
                     Some(writer) => writer.store(seq, record),
                     None => misfit(&Action::Store { seq, record }),
                 },
+                Action::Fetch(fetch) => match &mut self.writer {
+                    Some(writer) => writer.fetch(fetch),
+                    None => misfit(&Action::Fetch(fetch)),
+                },
                 action @ (Action::Shard { .. } | Action::HandOver { .. }) => misfit(&action),
                 // A late answer is ignored by the machine itself, so `Forget` needs nothing.
                 _ => {}
@@ -461,6 +465,10 @@ impl Driver {
                 }
                 // Who asked may have gone.
                 Control::Ping(alive) => drop(alive.try_send(())),
+                Control::Fetched { session, queued } => {
+                    self.note(Some(now), || Input::Fetched { session, queued: queued.clone() });
+                    self.broker.fetched(now, session, queued);
+                }
                 Control::Snapshot(to) => match &mut self.writer {
                     Some(writer) => writer.snapshot(to),
                     None => drop(to.try_send(Err(StoreFailed::new("the broker has no store")))),

@@ -1,7 +1,8 @@
 //! A store of any engine, without the engine's types.
 
+use culex_core::broker::Fetch;
 use culex_core::store::{Batch, Durability, Each, Image, OpenError, Scan, Store};
-use culex_core::{Broker, LogSeq, RestoreError, Restored, Seed};
+use culex_core::{Broker, LogSeq, Record, RestoreError, Restored, Seed};
 use std::fmt;
 
 /// A store cannot be used. Displays as one line, in the words of the engine where they are its own.
@@ -52,6 +53,9 @@ pub(crate) trait Engine: Send {
 
     fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreFailed>;
 
+    /// Reads a part of a queue; everything that the image knows of is committed.
+    fn fetch(&self, image: &Image, fetch: &Fetch) -> Result<Vec<Record>, StoreFailed>;
+
     fn snapshot(&self) -> Result<Snapshot, StoreFailed>;
 }
 
@@ -83,6 +87,11 @@ impl<S: Store + Send> Engine for S {
 
     fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreFailed> {
         Store::commit(self, batch, durability).map_err(StoreFailed::new)
+    }
+
+    fn fetch(&self, image: &Image, fetch: &Fetch) -> Result<Vec<Record>, StoreFailed> {
+        let Fetch { client_id, skip, messages_max, bytes_max, .. } = fetch;
+        image.queued(self, client_id, *skip, *messages_max, *bytes_max).map_err(StoreFailed::new)
     }
 
     fn snapshot(&self) -> Result<Snapshot, StoreFailed> {

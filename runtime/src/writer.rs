@@ -7,8 +7,9 @@
 //! A failure is final. Nothing is written from then on until the broker is started anew: what a disk says after a sync that
 //! failed is worth nothing, and records that come after a gap mean something else.
 
-use crate::commands::Commands;
+use crate::commands::{Commands, Control};
 use crate::store::{Engine, Snapshot, StoreFailed};
+use culex_core::broker::Fetch;
 use culex_core::store::{Batch, Durability, Image};
 use culex_core::{LogSeq, Record};
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ mod tests;
 /// given is committed.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
+    commands: Arc<Commands>,
     thread: Option<JoinHandle<()>>,
     /// What came since the last [`flush`](Self::flush): one lock per turn, not one per record.
     jobs: Vec<Job>,
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
 pub(crate) enum Job {
     /// Keep a record.
     Store { seq: LogSeq, record: Box<Record> },
+    /// Read a part of a queue.
+    Fetch(Box<Fetch>),
     /// Give away the entries as they are after everything that came before.
     Snapshot(SyncSender<Result<Snapshot, StoreFailed>>),
 }
@@ -87,11 +91,12 @@ impl Writer {
             failed: AtomicU64::new(NEVER),
         });
         commands.store_news();
+        let batch = Batch::default();
         let keeper =
-            Keeper { engine, image, durability, batch: Batch::default(), shared: shared.clone(), commands };
+            Keeper { engine, image, durability, batch, shared: shared.clone(), commands: commands.clone() };
         let thread = Builder::new().name("store".to_owned()).spawn(move || keeper.run())?;
         let (jobs, told) = (Vec::new(), LogSeq(0));
-        Ok(Self { shared, thread: Some(thread), jobs, bytes: 0, told, failed: false })
+        Ok(Self { shared, commands, thread: Some(thread), jobs, bytes: 0, told, failed: false })
     }
 
     /// Whether more may be put in. If not there will be news.
@@ -103,6 +108,11 @@ impl Writer {
     pub(crate) fn store(&mut self, seq: LogSeq, record: Box<Record>) {
         self.bytes += bytes_of(&record);
         self.jobs.push(Job::Store { seq, record });
+    }
+
+    /// Has a part of a queue read, as it is behind everything that was stored so far.
+    pub(crate) fn fetch(&mut self, fetch: Box<Fetch>) {
+        self.jobs.push(Job::Fetch(fetch));
     }
 
     /// Has the entries given away as they are behind everything that was stored so far.
@@ -118,7 +128,7 @@ impl Writer {
         let mut queue = self.shared.lock();
         if queue.closed {
             drop(queue);
-            self.jobs.clear();
+            answer_unread(&self.commands, self.jobs.drain(..));
         } else {
             let idle = queue.jobs.is_empty();
             queue.jobs.append(&mut self.jobs);
@@ -234,7 +244,7 @@ impl Keeper {
             }
             while !jobs.is_empty() {
                 if let Err(failure) = self.batch(&mut jobs) {
-                    return self.fail(&failure);
+                    return self.fail(&failure, jobs);
                 }
             }
         }
@@ -257,6 +267,11 @@ impl Keeper {
                 self.shared.committed.store(through.0, Ordering::Release);
                 self.commands.store_news();
             }
+            Some(Job::Fetch(_)) => {
+                if let Some(Job::Fetch(fetch)) = jobs.pop_front() {
+                    self.fetch(&fetch);
+                }
+            }
             Some(Job::Snapshot(_)) => {
                 if let Some(Job::Snapshot(to)) = jobs.pop_front() {
                     let snapshot = catch_unwind(AssertUnwindSafe(|| self.engine.snapshot()));
@@ -267,6 +282,16 @@ impl Keeper {
             None => {}
         }
         Ok(())
+    }
+
+    fn fetch(&self, fetch: &Fetch) {
+        let found = catch_unwind(AssertUnwindSafe(|| self.engine.fetch(&self.image, fetch)));
+        let queued = found.unwrap_or_else(|_| Err(panicked())).unwrap_or_else(|why| {
+            // The machine tells the client to go, and asks again when it is back.
+            tracing::error!("the queue of {:?} cannot be read: {why}", fetch.client_id);
+            Vec::new()
+        });
+        self.commands.control(Control::Fetched { session: fetch.session, queued });
     }
 
     /// Commits records; gives the position of the last one.
@@ -287,15 +312,24 @@ impl Keeper {
         Ok(through)
     }
 
-    fn fail(self, Failure { from, why }: &Failure) {
+    fn fail(self, Failure { from, why }: &Failure, jobs: VecDeque<Job>) {
         tracing::error!(
             "{why}: nothing is stored any more, and nothing is acknowledged that would have to be, until the broker is \
              started anew"
         );
         // Who waits for a snapshot hears that there will be none.
-        drop(self.shared.close());
+        answer_unread(&self.commands, jobs.into_iter().chain(self.shared.close()));
         self.shared.failed.store(from.0, Ordering::Release);
         self.commands.store_news();
+    }
+}
+
+/// What was to be read will not be.
+fn answer_unread(commands: &Commands, jobs: impl IntoIterator<Item = Job>) {
+    for job in jobs {
+        if let Job::Fetch(fetch) = job {
+            commands.control(Control::Fetched { session: fetch.session, queued: Vec::new() });
+        }
     }
 }
 

@@ -385,3 +385,31 @@ fn what_the_store_says_is_recorded() {
         assert!(inputs.iter().any(|input| input.starts_with(kind)), "{kind}");
     }
 }
+
+#[test]
+fn a_long_queue_is_read_back_from_the_store_in_its_order() {
+    let store = HeldStore::default();
+    let config = Config { queue_memory_messages_max: 4, in_flight_max: 3, ..Config::default() };
+    let (mut machine, publisher) = Machine::with_subscriber_of(Builder::default().config(config), &store);
+    for number in 1..=40 {
+        machine.publish(publisher, number, &number.to_string());
+    }
+    machine.settle();
+    let subscriber = machine.connect("subscriber");
+    let (mut payloads, mut packet_id) = (Vec::new(), 0);
+    while payloads.len() < 40 {
+        machine.settle();
+        let got = machine.got(subscriber).1;
+        if got.is_empty() {
+            // What is read is on its way.
+            machine.news();
+        }
+        for payload in got {
+            packet_id += 1;
+            let ack = Ack::success(PacketId::new(packet_id).unwrap());
+            machine.send(subscriber, &Packet::Puback(ack));
+            payloads.push(payload);
+        }
+    }
+    assert!(payloads.iter().map(|payload| payload.parse::<u16>().unwrap()).eq(1..=40), "{payloads:?}");
+}
