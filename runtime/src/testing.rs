@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout)]
 
 mod client;
+pub mod durable;
 pub(crate) mod tls;
 mod trouble;
 pub mod websocket;
@@ -308,6 +309,15 @@ macro_rules! runtime_suite {
             $crate::testing::running_out_of_descriptors_is_survived::<$broker>($run, name);
         }
 
+        mod with_a_store {
+            $crate::runtime_suite! { @each $broker, $run, durable,
+                what_was_acknowledged_outlives_the_broker
+                an_acknowledgement_waits_for_the_disk_and_nothing_else_does
+                a_disk_that_fails_is_told_to_nobody_as_success
+                a_shutdown_waits_for_the_disk
+            }
+        }
+
         mod over_unix {
             $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Unix, }
         }
@@ -372,6 +382,14 @@ macro_rules! runtime_suite {
             #[test]
             fn $name() {
                 $crate::testing::websocket::$name::<$broker>($run);
+            }
+        )*
+    };
+    (@each $broker:ty, $run:expr, durable, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::testing::durable::$name::<$broker>($run);
             }
         )*
     };
