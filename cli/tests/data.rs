@@ -279,7 +279,9 @@ fn a_full_disk_ends_the_promises_and_not_what_was_promised() {
     let arguments = serve(&data, &["--log", "error"]);
     let mut command = Command::new("bash");
     command.args(["-c", shell, program]).args(arguments.get_args()).stderr(fs::File::create(&log).unwrap());
-    arguments.get_envs().for_each(|(name, _)| drop(command.env_remove(name)));
+    for (name, _) in arguments.get_envs() {
+        command.env_remove(name);
+    }
     let broker = Serving::start(&mut command);
     fill(&broker);
     let (mut publisher, _) = Client::connect(&broker, "floods");
