@@ -3,7 +3,7 @@
 use crate::problem::{Problem, words};
 use culex_core::store::{Batch, Durability, Image, Scan, Size, Store, StoreError};
 use culex_runtime::Handle;
-use culex_store_redb::{FILE, Options};
+use culex_store_sqlite::{FILE, Options};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The engine.
-pub(crate) type Data = culex_store_redb::RedbStore;
+pub(crate) type Data = culex_store_sqlite::SqliteStore;
 
 /// Opens the store in a directory, or makes one.
 pub(crate) fn open(directory: &Path) -> Result<Data, StoreError> {
@@ -46,7 +46,7 @@ fn exists(directory: &Path) -> Result<(), String> {
 pub(crate) fn describe(store: &Data) -> Result<String, StoreError> {
     let Size { entries, file_bytes, free_bytes } = store.size()?;
     Ok(format!(
-        "on disk        {entries} entries, {file_bytes} bytes, {free_bytes} of them free\nformat         {}, redb",
+        "on disk        {entries} entries, {file_bytes} bytes, {free_bytes} of them free\nformat         {}, SQLite",
         Image::FORMAT
     ))
 }
