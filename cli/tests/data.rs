@@ -167,7 +167,7 @@ fn what_cannot_be_opened_is_told_in_one_line_that_names_it() {
     let no_directory = file("no_directory", "");
     let foreign = directory("foreign");
     fs::create_dir(&foreign).unwrap();
-    fs::write(foreign.join("culex.redb"), "something else").unwrap();
+    fs::write(foreign.join("culex.sqlite"), "something else").unwrap();
     for data in [no_directory.join("below"), foreign] {
         let Outcome { code, out, err } = run(&mut serve(&data, &[]));
         assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "{err}");
@@ -203,7 +203,8 @@ fn a_store_can_be_looked_at_compacted_and_copied() {
 
     let Outcome { code, out, err } = store("info", &data);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    for line in ["sessions       2", "subscriptions  1", "retained       1, ", "format         culex 1, redb"]
+    for line in
+        ["sessions       2", "subscriptions  1", "retained       1, ", "format         culex 1, SQLite"]
     {
         assert!(out.contains(line), "{out}");
     }
@@ -234,7 +235,7 @@ fn damaged_entries_are_all_told_and_nothing_is_served() {
     batch.put(vec![0], b"culex 1".to_vec());
     batch.put(b"\x01client".to_vec(), b"".to_vec());
     batch.put(b"\x05topic".to_vec(), b"?".to_vec());
-    let mut made = culex_store_redb::RedbStore::open(&data, &Default::default()).unwrap();
+    let mut made = culex_store_sqlite::SqliteStore::open(&data, &Default::default()).unwrap();
     made.commit(&batch, Durability::Disk).unwrap();
     drop(made);
     let Outcome { code, out, err } = store("check", &data);
@@ -299,7 +300,7 @@ fn a_full_disk_ends_the_promises_and_not_what_was_promised() {
     let log = fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(lines.len(), 1, "{log}");
-    let said = format!("there is no space left for the store in {}", data.display());
+    let said = format!("the store in {} failed", data.display());
     assert!(lines[0].contains(&said) && lines[0].contains("until the broker is started anew"), "{log}");
 
     let broker = Serving::start(&mut serve(&data, &[]));
