@@ -300,7 +300,7 @@ fn a_full_disk_ends_the_promises_and_not_what_was_promised() {
     let log = fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(lines.len(), 1, "{log}");
-    let said = format!("there is no space left for the store in {}", data.display());
+    let said = format!("the store in {} failed", data.display());
     assert!(lines[0].contains(&said) && lines[0].contains("until the broker is started anew"), "{log}");
 
     let broker = Serving::start(&mut serve(&data, &[]));
