@@ -155,6 +155,8 @@ pub struct Rules {
     pub linger_us: Micros,
     /// Microseconds until what is stored is surely on the disk, if that works.
     pub sync_us: Micros,
+    /// QoS 1 waits for the disk, as QoS 2 does.
+    pub after_commit: bool,
 }
 
 /// A message that will be published.

@@ -162,6 +162,7 @@ impl<'a> World<'a> {
             in_flight_max: config.in_flight_max,
             linger_us: u64::from(config.linger_ms) * 1_000 + 50_000,
             sync_us: if script.profile.durable() { 650_000 } else { 0 },
+            after_commit: config.deliver_after_commit,
         };
         Self {
             script,

@@ -8,6 +8,7 @@ use crate::broker::{
     Action, Cx, Effect, Forward, Identifiers, Inspection, Owner, Queued, Receiver, Record, Relay, Settled,
     Source, SubscribeTopic, Subscribed, TopicSubscribed, TopicUnsubscribed, Traced, UnsubscribeTopic, What,
 };
+use crate::connection::Phase;
 use crate::hash::Seed;
 use crate::id::{Id, SessionId, Table};
 use crate::message::{Message, Publication};
@@ -436,7 +437,9 @@ impl MemoryBackend {
     /// Sends what a session's client can take: from its queue, then what is retained.
     fn pop(&mut self, cx: &mut Cx<'_>, session: SessionId, most: u32) {
         let Some(id) = cx.session(session).and_then(|session| session.connection) else { return };
-        let waiting = cx.connection(id).map_or(0, |connection| connection.outbox_bytes());
+        // Before its CONNACK it is sent nothing: what left the queue would come back at its end.
+        let open = cx.connection(id).filter(|connection| connection.phase == Phase::Connected);
+        let Some(waiting) = open.map(|connection| connection.outbox_bytes()) else { return };
         let bytes = (cx.config().outbox_bytes_max as usize).saturating_sub(waiting);
         let mut allowance = Allowance { messages: most, bytes };
         let more = self.pop_queue(cx, session, &mut allowance);

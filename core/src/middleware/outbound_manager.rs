@@ -150,6 +150,11 @@ impl OutboundManager {
         let mut receivers = core::mem::take(&mut forward.receivers);
         let Some(publication) = cx.publication(&forward.what) else { return Flow::Done };
         let many = receivers.len() > 1;
+        if forward.held && publication.expired(cx.now().wall) {
+            // While it waited for the disk [MQTT-3.3.2-5].
+            cx.stats().dropped_expired += receivers.len() as u64;
+            return Flow::Done;
+        }
         let (mut elsewhere, mut later) = (Vec::new(), Vec::new());
         let durable_first = !forward.held && is_durable_first(cx, &publication);
         self.forget_images();

@@ -117,7 +117,17 @@ pub(super) fn parse_of_session(key: &[u8]) -> Result<(u64, Kind, &[u8]), BadReco
 
 /// The count at the end of a key.
 pub(super) fn count(rest: &[u8]) -> Result<u64, BadRecord> {
-    rest.try_into().map(u64::from_be_bytes).map_err(|_| BadRecord { expected: "8 bytes of a number" })
+    let bad = |_| BadRecord { expected: "8 bytes of a number" };
+    small(u64::from_be_bytes(rest.try_into().map_err(bad)?))
+}
+
+/// What is counted from, and never comes near its end.
+fn small(number: u64) -> Result<u64, BadRecord> {
+    if number < u64::MAX / 2 {
+        Ok(number)
+    } else {
+        Err(BadRecord { expected: "a number that can be counted from" })
+    }
 }
 
 /// A session as it is stored.
@@ -140,7 +150,7 @@ impl SessionEntry {
 
     pub(super) fn read(value: &[u8]) -> Result<Self, BadRecord> {
         whole(value, |from| {
-            let (number, expiry, left) = (from.number()?, from.u32()?, from.option()?.map(Wall));
+            let (number, expiry, left) = (small(from.number()?)?, from.u32()?, from.option()?.map(Wall));
             Ok(Self { number, expiry, left })
         })
     }
@@ -193,7 +203,7 @@ impl DeliveryEntry {
             if flies && qos == QoS::AtMostOnce {
                 return Err(BadRecord { expected: "a QoS above 0" });
             }
-            let flight = if flies { Some((from.packet_id()?, from.number()?)) } else { None };
+            let flight = if flies { Some((from.packet_id()?, small(from.number()?)?)) } else { None };
             let body = match from.option()? {
                 Some(number) => Body::Shared(number),
                 None => Body::Here(from.message()?),

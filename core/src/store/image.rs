@@ -2,7 +2,7 @@
 
 use super::Batch;
 use super::entry::{self, Body, DeliveryEntry, FlightEntry, Kind, SessionEntry};
-use crate::broker::{Effect, Identifiers, Record, RecordWriter as Writer, Relayed, Settled};
+use crate::broker::{BadRecord, Effect, Identifiers, Record, RecordWriter as Writer, Relayed, Settled};
 use crate::hash::{HashMap, Seed};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
@@ -433,10 +433,13 @@ impl Queue {
     }
 
     /// A store has this delivery, behind all it said of before; what is missing between them was done long ago.
-    pub(super) fn found(&mut self, delivery: u64, queued: bool) {
+    pub(super) fn found(&mut self, delivery: u64, queued: bool) -> Result<(), BadRecord> {
         if self.len == 0 {
             self.head = if queued { delivery } else { delivery + 1 };
         } else {
+            if delivery - self.tail > GAP_MAX {
+                return Err(BadRecord { expected: "a delivery next to the one before it" });
+            }
             self.holes.extend(self.tail..delivery);
             if !queued {
                 self.holes.insert(delivery);
@@ -444,6 +447,7 @@ impl Queue {
         }
         self.tail = delivery + 1;
         self.len += u64::from(queued);
+        Ok(())
     }
 
     /// The count of the first one, which leaves the queue.
@@ -498,5 +502,7 @@ impl fmt::Debug for Image {
 
 const CLIENTS: u64 = 0x0C11_E275;
 const SHARED: u64 = 0x5AA2_ED00;
+/// Deliveries past a queue that were done while it was never empty: more than any client can have had in flight.
+const GAP_MAX: u64 = 1 << 17;
 /// From here on a message that several sessions get has an entry of its own: below it that would cost more than copies.
 const SHARED_BYTES_MIN: usize = 256;

@@ -20,6 +20,9 @@ mod image;
 mod memory;
 mod open;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{Batch, Change};
 pub use error::{Failure, StoreError};
 pub use image::{Image, UnknownSession};

@@ -65,7 +65,8 @@ impl Image {
     /// The image of what a store holds, and its state as records, for [`Broker::restore`](crate::Broker::restore): each
     /// is given to `each` as it is read; `false` stops. An empty store gives none, and [`Image::initialize`] makes it one.
     ///
-    /// Memory: messages in flight of one session at a time, and every message that several deliveries share, once.
+    /// Memory: messages in flight of one session at a time, 64 MiB of messages that several deliveries share, and 16 bytes
+    /// for each of those.
     ///
     /// # Errors
     /// At the first entry that cannot be read or makes no sense. Nothing is skipped.
@@ -107,8 +108,13 @@ impl Image {
         damaged: Damaged<'_>,
     ) -> Result<Self, OpenError<S::Error>> {
         check_format(store)?;
-        let mut opening =
-            Opening { image: Self::new(seed), sessions: BTreeMap::new(), messages: BTreeMap::new() };
+        let mut opening = Opening {
+            image: Self::new(seed),
+            sessions: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            message_bytes: 0,
+            incomplete: Vec::new(),
+        };
         opening.sessions(store, damaged)?;
         opening.messages(store, damaged)?;
         opening.deliveries(store, each, damaged)?;
@@ -191,7 +197,11 @@ struct Opening {
     image: Image,
     /// By their numbers.
     sessions: BTreeMap<u64, (Box<str>, SessionEntry)>,
+    /// Messages with an entry of their own that were read lately, and their bytes.
     messages: BTreeMap<u64, Message>,
+    message_bytes: usize,
+    /// Messages in flight that nothing else is said of.
+    incomplete: Vec<Vec<u8>>,
 }
 
 /// One session while its entries come.
@@ -224,9 +234,24 @@ impl Opening {
             let number = entry::count(&key[1..])?;
             self.image.messages = self.image.messages.max(number);
             self.image.shared.insert(number, 0);
-            self.messages.insert(number, entry::read_message(value)?);
-            Ok(true)
+            entry::read_message(value).map(|_| true)
         })
+    }
+
+    /// A message with an entry of its own: the same for all who have it, as far as memory allows.
+    fn message<S: Scan>(&mut self, store: &S, number: u64) -> Result<Message, BadRecord> {
+        if let Some(message) = self.messages.get(&number) {
+            return Ok(message.clone());
+        }
+        let missing = |_| BadRecord { expected: "a message that exists" };
+        let message = shared_message(store, number).map_err(missing)?;
+        if self.message_bytes > MESSAGE_BYTES_MAX {
+            self.messages.clear();
+            self.message_bytes = 0;
+        }
+        self.message_bytes += message.size();
+        self.messages.insert(number, message.clone());
+        Ok(message)
     }
 
     /// All that sessions have, in the order of their numbers.
@@ -252,7 +277,7 @@ impl Opening {
             let Some(reading) = reading.as_mut().filter(|reading| reading.number == number) else {
                 return Err(BadRecord { expected: "an entry of a session that exists" });
             };
-            stopped = !self.entry(reading, kind, rest, value, each)?;
+            stopped = !self.entry(store, reading, kind, rest, value, each)?;
             Ok(!stopped)
         })?;
         stopped = stopped || !self.finish(reading.take(), each);
@@ -261,11 +286,15 @@ impl Opening {
             stopped =
                 stopped || !session_record(reading.as_ref(), &entry, each) || !self.finish(reading, each);
         }
+        for key in core::mem::take(&mut self.incomplete) {
+            stopped = stopped || !damaged(&key, "a delivery that exists");
+        }
         if stopped { Err(OpenError::Stopped) } else { Ok(()) }
     }
 
-    fn entry(
+    fn entry<S: Scan>(
         &mut self,
+        store: &S,
         reading: &mut Reading,
         kind: Kind,
         rest: &[u8],
@@ -301,14 +330,15 @@ impl Opening {
             Kind::Flight => reading.flight(entry::count(rest)?, FlightEntry::read(value)?),
             Kind::Delivery => {
                 let entry = DeliveryEntry::read(value)?;
-                return self.delivery(reading, entry::count(rest)?, entry, each);
+                return self.delivery(store, reading, entry::count(rest)?, entry, each);
             }
         }
         Ok(true)
     }
 
-    fn delivery(
+    fn delivery<S: Scan>(
         &mut self,
+        store: &S,
         reading: &mut Reading,
         count: u64,
         entry: DeliveryEntry,
@@ -318,16 +348,15 @@ impl Opening {
         let message = match body {
             Body::Here(message) => message,
             Body::Shared(number) => {
-                let uses = self.image.shared.entry(number).or_default();
-                *uses += 1;
+                let message = self.message(store, number)?;
+                *self.image.shared.entry(number).or_default() += 1;
                 reading.client.shared.insert(count, number);
-                let shared = self.messages.get(&number);
-                shared.ok_or(BadRecord { expected: "a message that exists" })?.clone()
+                message
             }
         };
         let client_id = reading.client_id.clone();
         let flying = reading.flying.remove(&count);
-        reading.client.queue.found(count, flight.is_none() && flying.is_none());
+        reading.client.queue.found(count, flight.is_none() && flying.is_none())?;
         let Some((packet_id, sent)) = flight.or(flying) else {
             return Ok(each(Record::Queued { client_id, message, qos, retain, identifiers }));
         };
@@ -348,7 +377,10 @@ impl Opening {
 
     /// All entries of a session were read.
     fn finish(&mut self, reading: Option<Reading>, each: Out<'_>) -> bool {
-        let Some(Reading { client_id, client, flights, owed, .. }) = reading else { return true };
+        let Some(Reading { client_id, client, flights, flying, owed, .. }) = reading else { return true };
+        let number = client.number;
+        let missing = flying.values().map(|(_, sent)| entry::of_session(number, Kind::Flight, *sent));
+        self.incomplete.extend(missing);
         let held = client.held.keys().filter(|packet_id| owed.iter().all(|(owed, _)| owed != *packet_id));
         let records = held.map(|packet_id| Record::Inbound {
             client_id: client_id.clone(),
@@ -430,6 +462,9 @@ impl Reading {
         }
     }
 }
+
+/// Messages that are kept to be shared while a store is read.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 fn session_record(reading: Option<&Reading>, entry: &SessionEntry, each: Out<'_>) -> bool {
     reading.is_none_or(|reading| {

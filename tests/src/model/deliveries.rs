@@ -478,7 +478,8 @@ impl Model {
         let expires = publication.start_at + u64::from(publication.expiry_s) * 1_000_000;
         let slow = self.links.values().any(|state| state.life == Some(index) && state.clogged);
         // What may be sent only when it is on the disk was begun when that was asked for.
-        let disk = if seen.qos == QoS::ExactlyOnce { self.rules.sync_us } else { 0 };
+        let gated = seen.qos == QoS::ExactlyOnce || self.rules.after_commit && seen.qos == QoS::AtLeastOnce;
+        let disk = if gated { self.rules.sync_us } else { 0 };
         // What was on its way when a connection ended, or the broker, may have arrived: it is repeated.
         // When a will was published, or what may wait for an answer, nobody knows before it surely was.
         let known = !publication.is_will && !self.rules.asks || publication.end.is_some();

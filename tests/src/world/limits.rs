@@ -42,17 +42,16 @@ impl World<'_> {
             // Without a store all of it is in memory, and QoS 0 always is.
             let here =
                 seen.queue.iter().filter(|queued| queued.qos > QoS::AtMostOnce && seen.queue_outside > 0);
+            // What made room may be lost with a crash, and what it made room for not.
+            let crashed = self.shards[shard].disk.life > 0;
+            let queue_max = if crashed { u64::MAX } else { config.queue_messages_max.into() };
             let lists = [
                 (
                     "messages of its queue in memory",
                     here.count() as u64,
                     config.queue_memory_messages_max.into(),
                 ),
-                (
-                    "messages in its queue",
-                    (seen.queue.len() + seen.queue_outside) as u64,
-                    config.queue_messages_max.into(),
-                ),
+                ("messages in its queue", (seen.queue.len() + seen.queue_outside) as u64, queue_max),
                 ("bytes in its queue", seen.queue_bytes, config.queue_bytes_max),
                 ("messages in flight", seen.in_flight.len() as u64, window as u64),
                 ("Packet Identifiers held", held as u64, config.receive_maximum.into()),
