@@ -8,6 +8,7 @@ mod client;
 mod durability;
 mod kill;
 mod load;
+mod machine;
 mod report;
 mod stores;
 mod stream;
@@ -35,6 +36,8 @@ enum Command {
     Kill(kill::Plan),
     /// Measure what durable publishing, long queues and restarts with many sessions cost
     Durability(durability::Plan),
+    /// Let the machine alone pass messages on: to be counted by callgrind
+    Machine(machine::Plan),
     #[command(hide = true)]
     StoreVictim(stores::Victim),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Stores(plan) => stores::run(&plan),
         Command::Kill(plan) => kill::run(&plan),
         Command::Durability(plan) => durability::run(&plan),
+        Command::Machine(plan) => machine::run(&plan),
         Command::StoreVictim(victim) => stores::victim(&victim).map(|()| String::new()),
     };
     match report {

@@ -57,8 +57,8 @@ struct Target {
     kind: Kind,
 }
 
-/// The values of all rounds: of which target, and of what, in the order of the table.
-type Figures = BTreeMap<(String, usize), Vec<f64>>;
+/// The values of all rounds: the place of the row in its table, what it says, and which target.
+type Figures = BTreeMap<(usize, String, usize), Vec<f64>>;
 
 /// Measures everything and gives the tables.
 pub(crate) fn run(plan: &Plan) -> Result<String, Trouble> {
@@ -76,8 +76,8 @@ pub(crate) fn run(plan: &Plan) -> Result<String, Trouble> {
         for _ in 0..rounds.min(3) {
             for (at, target) in targets.iter().enumerate() {
                 let mut broker = broker(plan, target)?;
-                for (what, value) in queue::run(&mut broker, queued)? {
-                    figures.entry((what.to_owned(), at)).or_default().push(value);
+                for (row, (what, value)) in queue::run(&mut broker, queued)?.into_iter().enumerate() {
+                    figures.entry((row, what.to_owned(), at)).or_default().push(value);
                 }
             }
         }
@@ -124,15 +124,17 @@ fn publishing(plan: &Plan, targets: &[Target], rounds: usize, report: &mut Strin
             syncs.push(limit);
             for publishers in [1, 50, 1000] {
                 let outcome = publish::run(&mut broker(plan, &targets[at])?, publishers, time)?;
-                let mut add = |what: &str, value: f64| {
-                    let what = format!("{publishers:>4} publishers, {what}");
-                    figures.entry((what, at)).or_default().push(value);
-                };
-                add("1: messages/s", outcome.per_second);
-                add("2: messages per sync of the medium", outcome.per_second / limit);
-                add("3: p50 ms", outcome.p50_ms);
-                add("4: p99 ms", outcome.p99_ms);
-                add("5: bytes written per message", outcome.written);
+                let values = [
+                    ("messages/s", outcome.per_second),
+                    ("messages per sync of the medium", outcome.per_second / limit),
+                    ("p50 ms", outcome.p50_ms),
+                    ("p99 ms", outcome.p99_ms),
+                    ("bytes written per message", outcome.written),
+                ];
+                for (row, (what, value)) in values.into_iter().enumerate() {
+                    let what = format!("{publishers} publishers, {what}");
+                    figures.entry((publishers * 10 + row, what, at)).or_default().push(value);
+                }
             }
         }
     }
@@ -142,15 +144,14 @@ fn publishing(plan: &Plan, targets: &[Target], rounds: usize, report: &mut Strin
 }
 
 fn table(targets: &[Target], figures: &Figures, report: &mut String) {
-    let mut rows: Vec<&String> = figures.keys().map(|(what, _)| what).collect();
+    let mut rows: Vec<(usize, &String)> = figures.keys().map(|(row, what, _)| (*row, what)).collect();
     rows.dedup();
     let names: Vec<_> = targets.iter().map(|target| target.name).collect();
     let _ = writeln!(report, "| | {} |\n|---{}|", names.join(" | "), "|---:".repeat(names.len()));
-    for row in rows {
-        let cells: Vec<_> = (0..targets.len())
-            .map(|at| figures.get(&(row.clone(), at)).map_or_else(String::new, |values| cell(values)))
-            .collect();
-        let _ = writeln!(report, "| {row} | {} |", cells.join(" | "));
+    for (row, what) in rows {
+        let of = |at| figures.get(&(row, what.clone(), at)).map_or_else(String::new, |values| cell(values));
+        let cells: Vec<_> = (0..targets.len()).map(of).collect();
+        let _ = writeln!(report, "| {what} | {} |", cells.join(" | "));
     }
     report.push('\n');
 }

@@ -50,12 +50,12 @@ pub(super) fn run(broker: &mut Durable, messages: u64) -> Result<Vec<(&'static s
     let drained = begin.elapsed().as_secs_f64();
     let peak = broker.figure("status", "VmHWM:")?;
     Ok(vec![
-        ("1: queued per second", messages as f64 / queued),
-        ("2: drained per second", messages as f64 / drained),
-        ("3: peak memory before, MiB", idle as f64 / 1024.0),
-        ("4: peak memory when queued, MiB", full as f64 / 1024.0),
-        ("5: peak memory when drained, MiB", peak as f64 / 1024.0),
-        ("6: MiB on disk when queued", bytes as f64 / f64::from(1 << 20)),
+        ("queued per second", messages as f64 / queued),
+        ("drained per second", messages as f64 / drained),
+        ("peak memory before, MiB", idle as f64 / 1024.0),
+        ("peak memory when queued, MiB", full as f64 / 1024.0),
+        ("peak memory when drained, MiB", peak as f64 / 1024.0),
+        ("MiB on disk when queued", bytes as f64 / f64::from(1 << 20)),
     ])
 }
 
