@@ -30,3 +30,21 @@ fn everything_is_measured_and_every_message_arrives() {
     assert_eq!(text.matches("\"median\"").count(), 3 * (5 * 6 + 2), "{text}");
     assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
 }
+
+#[test]
+fn every_engine_is_measured_and_survives_being_killed() {
+    let directory = std::env::temp_dir().join(format!("culex-bench-stores-{}", std::process::id()));
+    let output = Command::new(env!("CARGO_BIN_EXE_culex-bench"))
+        .args(["stores", "--quick", "--directory"])
+        .arg(&directory)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    for engine in ["redb", "redb-quick", "sqlite", "sqlite-short"] {
+        let lines = out.lines().filter(|line| line.starts_with(&format!("{engine}, ")));
+        assert_eq!(lines.filter(|line| line.contains(": killed 2 times")).count(), 2, "{engine}:\n{out}");
+    }
+    assert!(!out.contains("BROKEN") && !out.contains("NaN"), "{out}");
+    assert!(!directory.exists());
+}

@@ -3,7 +3,7 @@
 use crate::problem::{Problem, words};
 use culex_core::store::{Batch, Durability, Image, Scan, Size, Store, StoreError};
 use culex_runtime::Handle;
-use culex_store_redb::{FILE, Options};
+use culex_store_sqlite::{FILE, Options};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -15,17 +15,28 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The engine.
-pub(crate) type Data = culex_store_redb::RedbStore;
+pub(crate) type Data = culex_store_sqlite::SqliteStore;
 
-/// Opens the store in a directory, or makes one.
-pub(crate) fn open(directory: &Path) -> Result<Data, StoreError> {
-    Data::open(directory, &Options::default())
+/// Opens the store in a directory, or makes both: for nobody else's eyes, there are messages in it.
+pub(crate) fn open(directory: &Path) -> Result<Data, String> {
+    if !directory.is_dir() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let made = made.and_then(|()| sync_name(directory));
+        made.map_err(|error| format!("cannot make {}: {}", directory.display(), words(&error)))?;
+    }
+    Data::open(directory, &Options::default()).map_err(|error| error.to_string())
+}
+
+/// The name of a directory lies in the one above.
+fn sync_name(directory: &Path) -> io::Result<()> {
+    let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Opens the store in a directory, and makes none.
 pub(crate) fn open_existing(directory: &Path) -> Result<Data, String> {
     exists(directory)?;
-    open(directory).map_err(|error| error.to_string())
+    open(directory)
 }
 
 /// The same, after the engine checked what it can.
@@ -46,7 +57,7 @@ fn exists(directory: &Path) -> Result<(), String> {
 pub(crate) fn describe(store: &Data) -> Result<String, StoreError> {
     let Size { entries, file_bytes, free_bytes } = store.size()?;
     Ok(format!(
-        "on disk        {entries} entries, {file_bytes} bytes, {free_bytes} of them free\nformat         {}, redb",
+        "on disk        {entries} entries, {file_bytes} bytes, {free_bytes} of them free\nformat         {}, SQLite",
         Image::FORMAT
     ))
 }
@@ -81,11 +92,7 @@ pub(crate) fn copy(from: &impl Scan, to: &Path) -> Result<Copied, String> {
     name.push(".part");
     let part = to.with_file_name(name);
     let copied = copy_entries(from, &part).and_then(|copied| {
-        fs::rename(&part, to).map_err(told)?;
-        // The name is in the directory above.
-        let above = to.parent().filter(|above| !above.as_os_str().is_empty());
-        let above = File::open(above.unwrap_or(Path::new("."))).map_err(told)?;
-        above.sync_all().map_err(told)?;
+        fs::rename(&part, to).and_then(|()| sync_name(to)).map_err(told)?;
         Ok(copied)
     });
     if copied.is_err() {
@@ -101,7 +108,7 @@ fn copy_entries(from: &impl Scan, to: &Path) -> Result<Copied, String> {
         let gone = fs::remove_dir_all(to);
         gone.map_err(|error| format!("cannot write {}: {}", to.display(), words(&error)))?;
     }
-    let mut store = open(to).map_err(|error| error.to_string())?;
+    let mut store = open(to)?;
     let (mut batch, mut copied, mut failed) = (Batch::default(), Copied::default(), None);
     let mut each = |key: &[u8], value: &[u8]| {
         copied.entries += 1;

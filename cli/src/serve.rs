@@ -36,7 +36,7 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
     };
     let store = match settings.durable() {
         Some((directory, durability)) => {
-            let store = data::open(directory).map_err(|error| Problem::failure(error.to_string()))?;
+            let store = data::open(directory).map_err(Problem::failure)?;
             Some((store, durability))
         }
         None => None,

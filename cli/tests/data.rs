@@ -26,7 +26,7 @@ fn directory(name: &str) -> PathBuf {
 
 fn serve(data: &Path, args: &[&str]) -> Command {
     let mut command = culex(&["serve", "--listen", "mqtt://127.0.0.1:0"]);
-    command.args(["--data", data.to_str().unwrap(), "--log", "off"]).args(args);
+    command.args(["--data", data.to_str().unwrap()]).args(args).env("CULEX_LOG", "off");
     command
 }
 
@@ -70,14 +70,20 @@ impl Client {
 
     /// The bytes of the next packet.
     fn packet(&mut self) -> Vec<u8> {
+        self.try_packet().expect("the broker closed the connection")
+    }
+
+    fn try_packet(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Ok(Framed::Whole { length, .. }) = frame(&self.unread, u32::MAX) {
-                return self.unread.drain(..length).collect();
+                return Some(self.unread.drain(..length).collect());
             }
             let mut buffer = [0; 4096];
-            let count = self.stream.read(&mut buffer).unwrap();
-            assert!(count > 0, "the broker closed the connection");
+            let count = self.stream.read(&mut buffer).unwrap_or(0);
             self.unread.extend_from_slice(&buffer[..count]);
+            if count == 0 {
+                return None;
+            }
         }
     }
 
@@ -91,6 +97,11 @@ impl Client {
 
     /// Publishes at QoS 1 and waits for PUBACK.
     fn publish(&mut self, topic: &str, payload: &str, retain: bool) {
+        assert_eq!(self.try_publish(topic, payload, retain).unwrap(), [0x40, 2, 0, 1]);
+    }
+
+    /// Publishes at QoS 1 and gives the answer.
+    fn try_publish(&mut self, topic: &str, payload: &str, retain: bool) -> Option<Vec<u8>> {
         self.send(&Packet::Publish(Publish {
             dup: false,
             qos: QoS::AtLeastOnce,
@@ -100,7 +111,7 @@ impl Client {
             properties: Properties::EMPTY,
             payload: payload.as_bytes().into(),
         }));
-        assert_eq!(self.packet(), [0x40, 2, 0, 1]);
+        self.try_packet()
     }
 }
 
@@ -156,7 +167,7 @@ fn what_cannot_be_opened_is_told_in_one_line_that_names_it() {
     let no_directory = file("no_directory", "");
     let foreign = directory("foreign");
     fs::create_dir(&foreign).unwrap();
-    fs::write(foreign.join("culex.redb"), "something else").unwrap();
+    fs::write(foreign.join("culex.sqlite"), "something else").unwrap();
     for data in [no_directory.join("below"), foreign] {
         let Outcome { code, out, err } = run(&mut serve(&data, &[]));
         assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "{err}");
@@ -192,7 +203,8 @@ fn a_store_can_be_looked_at_compacted_and_copied() {
 
     let Outcome { code, out, err } = store("info", &data);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    for line in ["sessions       2", "subscriptions  1", "retained       1, ", "format         culex 1, redb"]
+    for line in
+        ["sessions       2", "subscriptions  1", "retained       1, ", "format         culex 1, SQLite"]
     {
         assert!(out.contains(line), "{out}");
     }
@@ -223,7 +235,7 @@ fn damaged_entries_are_all_told_and_nothing_is_served() {
     batch.put(vec![0], b"culex 1".to_vec());
     batch.put(b"\x01client".to_vec(), b"".to_vec());
     batch.put(b"\x05topic".to_vec(), b"?".to_vec());
-    let mut made = culex_store_redb::RedbStore::open(&data, &Default::default()).unwrap();
+    let mut made = culex_store_sqlite::SqliteStore::open(&data, &Default::default()).unwrap();
     made.commit(&batch, Durability::Disk).unwrap();
     drop(made);
     let Outcome { code, out, err } = store("check", &data);
@@ -258,6 +270,45 @@ fn a_broker_that_runs_is_backed_up_at_a_signal() {
     assert_eq!(store("check", &backup), ok);
     assert!(!store("dump", &backup).out.contains("goes on"));
     expect_news(&Serving::start(&mut serve(&backup, &[])));
+}
+
+/// No file may grow beyond 16 MiB.
+#[test]
+fn a_full_disk_ends_the_promises_and_not_what_was_promised() {
+    let (data, log) = (directory("full"), file("full.log", ""));
+    let (shell, program) = ("trap '' XFSZ; ulimit -f 16384; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_culex"));
+    let arguments = serve(&data, &["--log", "error"]);
+    let mut command = Command::new("bash");
+    command.args(["-c", shell, program]).args(arguments.get_args()).stderr(fs::File::create(&log).unwrap());
+    for (name, _) in arguments.get_envs() {
+        command.env_remove(name);
+    }
+    let broker = Serving::start(&mut command);
+    fill(&broker);
+    let (mut publisher, _) = Client::connect(&broker, "floods");
+    let payload = "x".repeat(200_000);
+    let mut kept = 0;
+    while publisher.try_publish(&format!("kept/{kept}"), &payload, true).is_some() {
+        kept += 1;
+        assert!(kept < 1000, "there should be no room for so much");
+    }
+    assert!(kept > 10, "{kept} messages");
+    // What needs no disk goes on.
+    broker.connect();
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.end(), Some(0));
+    let log = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    let said = format!("the store in {} failed", data.display());
+    assert!(lines[0].contains(&said) && lines[0].contains("until the broker is started anew"), "{log}");
+
+    let broker = Serving::start(&mut serve(&data, &[]));
+    expect_news(&broker);
+    broker.signal(Signal::TERM);
+    broker.end();
+    let retained = store("dump", &data).out;
+    assert!((0..kept).all(|n| retained.contains(&format!("\"kept/{n}\""))), "of {kept} some are missing");
 }
 
 #[test]

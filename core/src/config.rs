@@ -261,6 +261,10 @@ settings! {
         queue_messages_max: u32 = 262_144;
         /// Bytes in the queue of one session.
         queue_bytes_max: u64 = 67_108_864;
+        /// Whether a QoS 1 message reaches subscribers only when it is durable. If not, they may have it a moment before its
+        /// publisher is told that it is kept, and it may be lost with a crash just then. Only where there is a store; QoS 2 always
+        /// waits.
+        deliver_after_commit: bool = false;
         /// Messages of the queue of one session that are kept in memory where a store has them, too: the others are read back
         /// when the client takes them. At least 1.
         queue_memory_messages_max: u32 = 1_000;

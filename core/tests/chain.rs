@@ -78,7 +78,7 @@ impl Middleware for Tap {
             source: Default::default(),
             identifiers: Default::default(),
         };
-        cx.emit(Action::Forward(culex_core::Forward { what: What::Current, receivers: vec![receiver] }));
+        cx.emit(Action::Forward(culex_core::Forward::new(What::Current, vec![receiver])));
         Flow::Next
     }
 }

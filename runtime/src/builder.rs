@@ -139,12 +139,12 @@ impl<A: Adapter> Builder<A> {
 
     pub(crate) fn prepare(self) -> io::Result<Prepared> {
         let Self { listeners, mut options, .. } = self;
-        let configs: Vec<_> = listeners.iter().map(|listener| listener.machine_config().cloned()).collect();
-        for (number, config) in configs.into_iter().enumerate().filter_map(|(number, it)| Some((number, it?)))
-        {
-            let listeners = &mut options.config.listeners;
-            listeners.resize(listeners.len().max(number + 1), ListenerConfig::default());
-            listeners[number] = config;
+        for (number, listener) in listeners.iter().enumerate() {
+            if let Some(config) = listener.machine_config() {
+                let configs = &mut options.config.listeners;
+                configs.resize(configs.len().max(number + 1), ListenerConfig::default());
+                configs[number] = config.clone();
+            }
         }
         let inbox = Inbox::default();
         let clock = Clock::start(options.wall);

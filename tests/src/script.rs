@@ -115,6 +115,7 @@ impl Profile {
         } else if random.percent(50) {
             config.in_flight_max = random.between(1, 8) as u16;
         }
+        config.deliver_after_commit = self.durable() && random.percent(30);
         if self.durable() && random.percent(60) {
             // Most of a queue lies on the disk.
             config.queue_memory_messages_max = random.between(1, 4) as u32;

@@ -11,39 +11,37 @@ pub(crate) enum Engine {
     /// With the list of free pages in every commit.
     RedbQuick,
     Sqlite,
-    /// With a write-ahead log four times as long.
-    SqliteLong,
-    Fjall,
+    /// With a write-ahead log of a quarter of the length, as SQLite itself would have it.
+    SqliteShort,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Redb, Self::RedbQuick, Self::Sqlite, Self::SqliteLong, Self::Fjall];
+    pub(crate) const ALL: [Self; 4] = [Self::Redb, Self::RedbQuick, Self::Sqlite, Self::SqliteShort];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Redb => "redb",
             Self::RedbQuick => "redb-quick",
             Self::Sqlite => "sqlite",
-            Self::SqliteLong => "sqlite-long",
-            Self::Fjall => "fjall",
+            Self::SqliteShort => "sqlite-short",
         }
     }
 
     /// Opens the store in a directory.
     pub(crate) fn open(self, directory: &Path) -> Result<Box<dyn Opened>, Trouble> {
-        use {culex_store_fjall as fjall, culex_store_redb as redb, culex_store_sqlite as sqlite};
+        use {culex_store_redb as redb, culex_store_sqlite as sqlite};
         Ok(match self {
             Self::Redb | Self::RedbQuick => {
                 let options = redb::Options { quick_repair: self == Self::RedbQuick, ..Default::default() };
                 Box::new(redb::RedbStore::open(directory, &options)?)
             }
-            Self::Sqlite | Self::SqliteLong => {
-                let log_bytes = if self == Self::Sqlite { 4 << 20 } else { 16 << 20 };
-                let options = sqlite::Options { log_bytes, ..Default::default() };
+            Self::Sqlite | Self::SqliteShort => {
+                let mut options = sqlite::Options::default();
+                if self == Self::SqliteShort {
+                    options.log_bytes /= 4;
+                }
                 Box::new(sqlite::SqliteStore::open(directory, &options)?)
             }
-            Self::Fjall => Box::new(fjall::FjallStore::open(directory)?),
         })
     }
 }

@@ -133,6 +133,8 @@ pub enum Action {
         /// The Topic Filter of the subscription.
         filter: Box<str>,
     },
+    /// A message is forwarded when everything that was stored so far is durable.
+    HoldBack(Forward),
     /// A message in flight may be sent: its record is durable.
     Deliver {
         /// The session.
@@ -294,9 +296,17 @@ pub struct Forward {
     pub what: What,
     /// Who gets it.
     pub receivers: Vec<Receiver>,
+    /// It was held back until it was durable.
+    pub held: bool,
 }
 
 impl Forward {
+    /// A message on its way to its receivers.
+    #[must_use]
+    pub const fn new(what: What, receivers: Vec<Receiver>) -> Self {
+        Self { what, receivers, held: false }
+    }
+
     /// The message, if it was kept: always so when the action left the chain.
     #[must_use]
     pub fn message(&self) -> Option<&Message> {

@@ -171,7 +171,8 @@ impl Broker {
     /// The durable state of now, as few records: what a log can be replaced by, up to and including
     /// [`log_position`](Self::log_position), once they are durable themselves. Restoring them by
     /// [`restore_through`](Self::restore_through) gives the same state as the log they replace. The order is fixed:
-    /// equal states give equal records.
+    /// equal states give equal records. Messages of long queues that are not in memory are not among them
+    /// ([`Action::Fetch`]).
     pub fn records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         let mut sessions: Vec<(Box<str>, SessionId)> = Vec::new();

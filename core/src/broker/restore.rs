@@ -55,6 +55,10 @@ impl Broker {
     /// they are not a whole log, as what [`records`](Self::records) made is not, use
     /// [`restore_through`](Self::restore_through).
     ///
+    /// Of a queue that is longer than `queue_memory_messages_max` the machine keeps the head, and asks for the rest
+    /// ([`Action::Fetch`]): a log that lets queues grow and shrink beyond that wants to become an
+    /// [`Image`](crate::store::Image) first.
+    ///
     /// # Errors
     /// At the first record that makes no sense; what came before it is restored, and nothing goes on.
     pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) -> Result<Restored, RestoreError> {

@@ -147,6 +147,7 @@ impl Broker {
                 }
             }
             Action::WantRoom { session } => self.want_room(session),
+            Action::HoldBack(forward) => self.hold_back(forward),
             // Announcements: everybody has heard them.
             Action::SessionAttached { .. }
             | Action::SessionOpened { .. }
@@ -166,13 +167,23 @@ impl Broker {
                     self.state.out.push_back(Action::Relay(Relay { what, ..relay }));
                 }
             }
-            Action::Forward(Forward { what: What::Current, receivers }) => {
+            Action::Forward(Forward { what: What::Current, receivers, held }) => {
                 if let Some(what) = self.keep(current) {
-                    self.state.out.push_back(Action::Forward(Forward { what, receivers }));
+                    self.state.out.push_back(Action::Forward(Forward { what, receivers, held }));
                 }
             }
             other => self.state.out.push_back(other),
         }
+    }
+
+    /// Everything, not only the record of the message: so whatever is held back leaves in its order.
+    fn hold_back(&mut self, forward: Forward) {
+        let action = Action::Forward(Forward { held: true, ..forward });
+        if self.state.assigned <= self.state.committed {
+            return self.state.work.push(action);
+        }
+        let (through, order) = (self.state.assigned, self.state.next_order());
+        self.state.gate(through, order, action);
     }
 
     fn want_room(&mut self, session: SessionId) {

@@ -277,7 +277,7 @@ impl MemoryBackend {
             cx.recycle(receivers);
         } else {
             cx.matched();
-            cx.emit(Action::Forward(Forward { what: relay.what.clone(), receivers }));
+            cx.emit(Action::Forward(Forward::new(relay.what.clone(), receivers)));
         }
     }
 
@@ -414,7 +414,7 @@ impl MemoryBackend {
                 let source = Source::Retained;
                 let receiver = Receiver { session, qos, retain: true, source, identifiers };
                 let what = What::Kept(message.clone());
-                cx.emit(Action::Forward(Forward { what, receivers: alloc::vec![receiver] }));
+                cx.emit(Action::Forward(Forward::new(what, alloc::vec![receiver])));
                 allowance.take(message);
                 !allowance.spent()
             });

@@ -13,6 +13,7 @@ use crate::id::{ConnectionId, LogSeq, SessionId, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{Ack, PacketId, PacketType, QoS, ReasonCode, Version};
 use crate::saved::saved_part;
+use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use window::{InFlight, Progress, Window};
@@ -149,10 +150,15 @@ impl OutboundManager {
         let mut receivers = core::mem::take(&mut forward.receivers);
         let Some(publication) = cx.publication(&forward.what) else { return Flow::Done };
         let many = receivers.len() > 1;
-        let mut elsewhere = Vec::new();
+        let (mut elsewhere, mut later) = (Vec::new(), Vec::new());
+        let durable_first = !forward.held && is_durable_first(cx, &publication);
         self.forget_images();
         for receiver in receivers.drain(..) {
             let Some(session) = cx.state.sessions.get(receiver.session) else { continue };
+            if durable_first && is_held_back(session, &receiver) {
+                later.push(receiver);
+                continue;
+            }
             if session.program {
                 elsewhere.push(receiver);
                 continue;
@@ -163,28 +169,18 @@ impl OutboundManager {
             let opening = connection.is_some_and(|(_, connection)| connection.phase == Phase::Connecting);
             let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
             match (connection, receiver.qos) {
-                (Some(_), QoS::AtMostOnce) if queued > 0 && behind_queue(cx, &receiver) => {
-                    queue(cx, &forward.what, receiver);
-                }
-                (Some((id, connection)), QoS::AtMostOnce) => {
-                    if receiver.source != Source::Relay || !full(cx, connection) {
-                        if connection.mounted {
-                            self.send_below(cx, id, &publication, &forward.what, &receiver, None, many);
-                        } else {
-                            self.send(cx, id, &publication, &forward.what, &receiver, None, many);
-                        }
+                (Some((id, connection)), QoS::AtMostOnce)
+                    if takes_once(cx, connection, queued, &receiver) =>
+                {
+                    if connection.mounted {
+                        self.send_below(cx, id, &publication, &forward.what, &receiver, None, many);
                     } else {
-                        cx.stats().dropped_slow += 1;
-                        cx.fate(receiver.session, publication.topic, Fate::Slow);
+                        self.send(cx, id, &publication, &forward.what, &receiver, None, many);
                     }
                 }
-                (None, QoS::AtMostOnce) => {
-                    if cx.config().queue_qos0 && session.expiry > 0 {
-                        queue(cx, &forward.what, receiver);
-                    } else {
-                        cx.stats().dropped_offline += 1;
-                        cx.fate(receiver.session, publication.topic, Fate::Offline);
-                    }
+                (connection, QoS::AtMostOnce) => {
+                    let connected = connection.is_some();
+                    not_sent_once(cx, connected, publication.topic, &forward.what, receiver);
                 }
                 (Some((id, _)), _) => {
                     let window = self.windows.get_or_insert_with(receiver.session, Box::default);
@@ -196,7 +192,8 @@ impl OutboundManager {
                     }
                     let Some(packet_id) = window.next_id() else { continue };
                     if session.stored {
-                        self.send_stored(cx, id, &publication, &forward.what, receiver, packet_id);
+                        let gated = receiver.qos == QoS::ExactlyOnce || durable_first;
+                        self.send_stored(cx, id, &publication, &forward.what, receiver, packet_id, gated);
                         continue;
                     }
                     let sent =
@@ -212,6 +209,7 @@ impl OutboundManager {
             }
         }
         cx.recycle(receivers);
+        hold_back(cx, &forward.what, later);
         if elsewhere.is_empty() {
             return Flow::Done;
         }
@@ -226,6 +224,7 @@ impl OutboundManager {
 
     /// A message for a session that is stored: as it is in flight, so it is recorded. With QoS 2 it is sent only then: after
     /// a crash it would be sent with another Packet Identifier, as a new message [MQTT-4.3.3-2].
+    #[allow(clippy::too_many_arguments)] // as `send`
     fn send_stored(
         &mut self,
         cx: &mut Cx<'_>,
@@ -234,6 +233,7 @@ impl OutboundManager {
         what: &What,
         receiver: Receiver,
         packet_id: PacketId,
+        gated: bool,
     ) {
         let session = receiver.session;
         if let Err(fate) = fits(cx, id, publication, &receiver, packet_id) {
@@ -247,7 +247,7 @@ impl OutboundManager {
         let seq = journal_flight(cx, &message, &receiver, packet_id);
         let mut flight = InFlight::new(packet_id, message, &receiver);
         match seq {
-            Some(seq) if receiver.qos == QoS::ExactlyOnce && !cx.is_committed(seq) => {
+            Some(seq) if gated && !cx.is_committed(seq) => {
                 flight.progress = Progress::Gated;
                 cx.fate(session, publication.topic, Fate::Gated { packet_id });
                 cx.when_committed(seq, session, Action::Deliver { session, packet_id });
@@ -654,6 +654,46 @@ fn may_send(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> bool {
 const PURPOSE: u64 = 0xa11a_5e51;
 /// Payloads from this size on are shared between the outboxes of a fan-out; smaller ones are cheaper to copy.
 const SHARED_BYTES: usize = 4 * 1024;
+
+/// Whether a QoS 0 message can be written to a client that is connected.
+fn takes_once(cx: &Cx<'_>, connection: &Connection, queued: u32, receiver: &Receiver) -> bool {
+    (queued == 0 || !behind_queue(cx, receiver))
+        && (receiver.source != Source::Relay || !full(cx, connection))
+}
+
+/// A QoS 0 message cannot be written now.
+fn not_sent_once(cx: &mut Cx<'_>, connected: bool, topic: &str, what: &What, receiver: Receiver) {
+    let Some(session) = cx.session(receiver.session) else { return };
+    let (queued, lasts) = (session.queued > 0, session.expiry > 0);
+    if connected && queued && behind_queue(cx, &receiver) || !connected && lasts && cx.config().queue_qos0 {
+        return queue(cx, what, receiver);
+    }
+    let (counter, fate) = match connected {
+        true => (&mut cx.stats().dropped_slow, Fate::Slow),
+        false => (&mut cx.stats().dropped_offline, Fate::Offline),
+    };
+    *counter += 1;
+    cx.fate(receiver.session, topic, fate);
+}
+
+/// Whether nobody may see a message before it is durable. One with QoS 2 is when it comes this far.
+fn is_durable_first(cx: &Cx<'_>, publication: &Publication<'_>) -> bool {
+    cx.config().deliver_after_commit && publication.qos == QoS::AtLeastOnce && cx.durable()
+}
+
+/// Whether a delivery has no record of its own that it could wait for.
+fn is_held_back(session: &Session, receiver: &Receiver) -> bool {
+    receiver.source == Source::Relay && (receiver.qos == QoS::AtMostOnce || !session.stored)
+}
+
+fn hold_back(cx: &mut Cx<'_>, what: &What, receivers: Vec<Receiver>) {
+    if !receivers.is_empty()
+        && let Some(message) = cx.keep(what)
+    {
+        // Behind what is still to be recorded of it.
+        cx.emit(Action::HoldBack(Forward::new(What::Kept(message), receivers)));
+    }
+}
 
 /// Whether a QoS 0 message has to wait behind those that were queued while its client was away: they came before it
 /// [MQTT-4.6.0-6]. However short its session lasts by now.

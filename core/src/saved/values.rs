@@ -107,13 +107,14 @@ saved! {
         35 SessionRestored { session },
         36 Fetch(fetch),
         37 Fetched(fetched),
+        38 HoldBack(forward),
     }
     struct Fetch { session, client_id, skip, messages_max, bytes_max }
     struct Fetched { session, queued }
     enum What { 0 Current, 1 Kept(message), }
     struct Relay { what, publisher, ack, gated, inbound }
     struct RelayAck { to, packet, packet_id }
-    struct Forward { what, receivers }
+    struct Forward { what, receivers, held }
     struct Receiver { session, qos, retain, source, identifiers }
     enum Source { 0 Relay, 1 Queue, 2 Retained, }
     enum Identifiers { 0 None, 1 One(identifier), 2 Many(identifiers), }

@@ -14,12 +14,14 @@
 //! | 4, Client Identifier | a will |
 //! | 5, Topic Name | a retained message |
 //!
-//! Numbers in keys have 8 bytes, the highest first; in values they are LEB128.
+//! Numbers in keys have 8 bytes, the highest first; in values they are LEB128. Behind every value but that of [`FORMAT`] are 4
+//! bytes of a digest of key and value: not every engine notices when the disk changed something.
 
 use super::Batch;
 use crate::broker::{BadRecord, Identifiers, RecordReader as Reader, RecordWriter as Writer};
 use crate::message::Message;
 use crate::packet::{PacketId, QoS};
+use crate::saved::digest;
 use crate::time::Wall;
 use alloc::vec::Vec;
 
@@ -32,6 +34,26 @@ pub(super) const OF_SESSION: u8 = 2;
 pub(super) const MESSAGE: u8 = 3;
 pub(super) const WILL: u8 = 4;
 pub(super) const RETAINED: u8 = 5;
+
+/// A value with its digest.
+pub(super) fn sealed(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    let seal = seal(key, &value);
+    value.extend_from_slice(&seal);
+    value
+}
+
+/// A value without its digest, if it is the one it was.
+pub(super) fn unsealed<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], BadRecord> {
+    match sealed.split_last_chunk() {
+        Some((value, found)) if *found == seal(key, value) => Ok(value),
+        _ => Err(BadRecord { expected: "bytes as they were written" }),
+    }
+}
+
+fn seal(key: &[u8], value: &[u8]) -> [u8; 4] {
+    let digest = digest(key) ^ digest(value).rotate_left(32);
+    ((digest >> 32) as u32 ^ digest as u32).to_le_bytes()
+}
 
 /// What an entry of a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -120,7 +120,7 @@ impl Image {
             Record::Session { client_id, expiry, left } => {
                 let number = self.number_of(client_id);
                 let value = SessionEntry { number, expiry: *expiry, left: *left }.write();
-                batch.put(entry::named(entry::SESSION, client_id), value);
+                put(batch, entry::named(entry::SESSION, client_id), value);
             }
             Record::SessionEnded { client_id } => self.end(client_id, batch)?,
             Record::Retained(message) => retain(message, batch),
@@ -130,7 +130,7 @@ impl Image {
                 to.option(expiry_s.map(u64::from));
                 to.number(u64::from(*delay_s));
                 to.message(message);
-                batch.put(entry::named(entry::WILL, client_id), value);
+                put(batch, entry::named(entry::WILL, client_id), value);
             }
             Record::WillGone { client_id } => batch.remove(entry::named(entry::WILL, client_id)),
             Record::Relayed(relayed) => self.relayed(relayed, batch)?,
@@ -182,7 +182,7 @@ impl Image {
                 let mut to = Writer(&mut value);
                 to.0.push(*options);
                 to.number(u64::from(*identifier));
-                batch.put(entry::subscription(number, filter), value);
+                put(batch, entry::subscription(number, filter), value);
             }
             Record::Unsubscription { filter, .. } => {
                 batch.remove(entry::subscription(number, filter));
@@ -198,7 +198,8 @@ impl Image {
                 client.counted += 1;
                 let (count, options, identifier) = (client.counted, *options, *identifier);
                 let page = Page { count, filter: filter.clone(), options, identifier };
-                batch.put_new(
+                put_new(
+                    batch,
                     entry::of_session(number, Kind::Page, count),
                     page.write(after.as_deref().unwrap_or_default()),
                 );
@@ -249,7 +250,7 @@ impl Image {
         }
         let body = if recipients.len() > 1 && message.size() > SHARED_BYTES_MIN {
             self.messages += 1;
-            batch.put_new(entry::numbered(entry::MESSAGE, self.messages), entry::write_message(message));
+            put_new(batch, entry::numbered(entry::MESSAGE, self.messages), entry::write_message(message));
             self.shared.insert(self.messages, 0);
             Body::Shared(self.messages)
         } else {
@@ -284,7 +285,7 @@ impl Image {
         }
         let (qos, retain, identifiers) = (to.qos, to.retain, to.identifiers.clone());
         let value = DeliveryEntry { qos, retain, identifiers, flight, body }.write();
-        batch.put_new(entry::of_session(client.number, Kind::Delivery, delivery), value);
+        put_new(batch, entry::of_session(client.number, Kind::Delivery, delivery), value);
         if let Some(count) = shared.and_then(|number| self.shared.get_mut(&number)) {
             *count += 1;
         }
@@ -344,7 +345,8 @@ impl Client {
         let ended = self.land(packet_id, batch);
         self.sent += 1;
         let (sent, delivery) = (self.sent, Some(delivery));
-        batch.put_new(
+        put_new(
+            batch,
             entry::of_session(self.number, Kind::Flight, sent),
             FlightEntry { packet_id, delivery }.write(),
         );
@@ -371,9 +373,9 @@ impl Client {
             FlightEntry { packet_id, delivery: None }.write(),
         );
         if entry {
-            batch.put(key, value)
+            put(batch, key, value)
         } else {
-            batch.put_new(key, value)
+            put_new(batch, key, value)
         }
         self.flights.insert(packet_id, Flight { delivery: None, sent, entry: true });
         delivery.and_then(|delivery| self.remove(delivery, batch))
@@ -386,7 +388,7 @@ impl Client {
         self.counted += 1;
         let mut value = Vec::with_capacity(3);
         Writer(&mut value).number(u64::from(packet_id.get()));
-        batch.put_new(entry::of_session(self.number, Kind::Held, self.counted), value);
+        put_new(batch, entry::of_session(self.number, Kind::Held, self.counted), value);
         self.held.insert(packet_id, self.counted);
     }
 
@@ -396,7 +398,7 @@ impl Client {
         let mut to = Writer(&mut value);
         to.number(u64::from(packet_id.get()));
         to.message(message);
-        batch.put_new(entry::of_session(self.number, Kind::Owed, self.counted), value);
+        put_new(batch, entry::of_session(self.number, Kind::Owed, self.counted), value);
         self.owed.push_back((packet_id, self.counted));
     }
 
@@ -412,7 +414,7 @@ impl Client {
     /// The first page was sent up to a topic.
     fn page_went_on(&mut self, topic: &str, batch: &mut Batch) {
         if let Some(page) = self.pages.front() {
-            batch.put(entry::of_session(self.number, Kind::Page, page.count), page.write(topic));
+            put(batch, entry::of_session(self.number, Kind::Page, page.count), page.write(topic));
         }
     }
 }
@@ -469,12 +471,22 @@ impl Page {
     }
 }
 
+fn put(batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) {
+    let value = entry::sealed(&key, value);
+    batch.put(key, value);
+}
+
+fn put_new(batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) {
+    let value = entry::sealed(&key, value);
+    batch.put_new(key, value);
+}
+
 fn retain(message: &Message, batch: &mut Batch) {
     let key = entry::named(entry::RETAINED, message.topic());
     if message.payload().is_empty() {
         batch.remove(key)
     } else {
-        batch.put(key, entry::write_message(message))
+        put(batch, key, entry::write_message(message))
     }
 }
 

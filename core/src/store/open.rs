@@ -466,15 +466,19 @@ fn scan<S: Scan>(
 ) -> Result<(), OpenError<S::Error>> {
     let mut stopped = false;
     store
-        .scan(from, to, &mut |key, value| match each(key, value) {
-            Ok(true) => ControlFlow::Continue(()),
-            Ok(false) => ControlFlow::Break(()),
-            Err(BadRecord { expected }) if damaged(key, expected) => ControlFlow::Continue(()),
-            Err(_) => {
-                stopped = true;
-                ControlFlow::Break(())
-            }
-        })
+        .scan(
+            from,
+            to,
+            &mut |key, value| match entry::unsealed(key, value).and_then(|value| each(key, value)) {
+                Ok(true) => ControlFlow::Continue(()),
+                Ok(false) => ControlFlow::Break(()),
+                Err(BadRecord { expected }) if damaged(key, expected) => ControlFlow::Continue(()),
+                Err(_) => {
+                    stopped = true;
+                    ControlFlow::Break(())
+                }
+            },
+        )
         .map_err(OpenError::Store)?;
     if stopped { Err(OpenError::Stopped) } else { Ok(()) }
 }

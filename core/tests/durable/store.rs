@@ -63,8 +63,29 @@ fn opening_stops_at_the_first_damaged_entry_and_checking_tells_them_all() {
         true
     });
     assert!(matches!(opened, Err(OpenError::Entry { key, .. }) if key == subscriptions[0]));
-    assert_eq!(records, 1, "the session before it");
+    assert_eq!(records, 0, "it is the first of all");
     assert_eq!(damaged(&store), [&subscriptions[0], &subscriptions[2], &retained[0]].map(Clone::clone));
+}
+
+#[test]
+fn a_bit_that_changed_anywhere_is_found() {
+    let whole = store();
+    let mut entries = Vec::new();
+    let mut each = |key: &[u8], value: &[u8]| {
+        entries.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    };
+    whole.scan(&[1], &[255], &mut each).unwrap();
+    assert_eq!(entries.len(), 7);
+    for (key, value) in entries {
+        for bit in 0..value.len() * 8 {
+            let mut changed = value.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let mut store = whole.clone();
+            change(&mut store, |batch| batch.put(key.clone(), changed));
+            assert!(damaged(&store).contains(&key), "bit {bit} of {key:?}");
+        }
+    }
 }
 
 /// Whatever becomes of the others.

@@ -163,7 +163,7 @@ impl MemoryBackend {
             let Queued { message, qos, retain, identifiers, .. } = queued;
             allowance.take(&message);
             let receiver = Receiver { session, qos, retain, source: Source::Queue, identifiers };
-            cx.emit(Action::Forward(Forward { what: What::Kept(message), receivers: alloc::vec![receiver] }));
+            cx.emit(Action::Forward(Forward::new(What::Kept(message), alloc::vec![receiver])));
         }
         note_length(cx, session, queue);
         let more = !queue.messages.is_empty();
