@@ -9,7 +9,7 @@ use culex_core::hash::Seed;
 use culex_core::packet::QoS;
 use culex_core::store::{Batch, Durability, Image, Store};
 use culex_core::{Message, Record, Wall};
-use culex_store_redb::{Options, RedbStore};
+use culex_store_sqlite::{Options, SqliteStore};
 use std::fmt::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
@@ -66,8 +66,8 @@ pub(super) fn run(
 /// Writes what such a broker would have left.
 fn fill(directory: &Path, sessions: u64) -> Result<(), Trouble> {
     let told = |error: &dyn std::fmt::Display| Trouble::new(error.to_string());
-    let mut store = RedbStore::open(directory, &Options::default())?;
-    // As the writer does at its start.
+    let mut store = SqliteStore::open(directory, &Options::default())?;
+    // As a broker does at its start.
     let mut image = Image::open(&store, Seed(1), &mut |_| true).map_err(|error| told(&error))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let mut batch = Batch::default();
