@@ -45,6 +45,9 @@ pub(crate) struct Plan {
     #[arg(long, value_delimiter = ',', value_parser = ["publish", "queue", "restart"],
           default_value = "publish,queue,restart")]
     parts: Vec<String>,
+    /// Nobody takes what is published, all of it is for a client that is away
+    #[arg(long)]
+    away_only: bool,
     /// A smoke run: everything once and for a moment; the figures mean nothing
     #[arg(long)]
     quick: bool,
@@ -123,7 +126,8 @@ fn publishing(plan: &Plan, targets: &[Target], rounds: usize, report: &mut Strin
             let limit = medium(&plan.directory, time / 2)?;
             syncs.push(limit);
             for publishers in [1, 50, 1000] {
-                let outcome = publish::run(&mut broker(plan, &targets[at])?, publishers, time)?;
+                let outcome =
+                    publish::run(&mut broker(plan, &targets[at])?, publishers, plan.away_only, time)?;
                 let values = [
                     ("messages/s", outcome.per_second),
                     ("messages per sync of the medium", outcome.per_second / limit),

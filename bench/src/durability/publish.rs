@@ -26,15 +26,22 @@ pub(super) fn message(stream: usize, number: u64) -> Outgoing {
     Outgoing { token: Token { stream, number }, topic, payload, qos, retain: false, expiry_s: None }
 }
 
-/// Two sessions get everything: one whose client is away, and one whose client is there.
-pub(super) fn run(broker: &mut Durable, publishers: usize, time: Duration) -> Result<Outcome, Trouble> {
+/// Two sessions get everything: one whose client is away, and unless it is `away_only` one whose client is there.
+pub(super) fn run(
+    broker: &mut Durable,
+    publishers: usize,
+    away_only: bool,
+    time: Duration,
+) -> Result<Outcome, Trouble> {
     let mut crowd = Crowd::new()?;
     let away = crowd.join(broker, "away")?;
     crowd.subscribe(away)?;
     crowd.clients[away].disconnect();
     crowd.wait(|event| matches!(event, Event::Closed))?;
-    let there = crowd.join(broker, "there")?;
-    crowd.subscribe(there)?;
+    if !away_only {
+        let there = crowd.join(broker, "there")?;
+        crowd.subscribe(there)?;
+    }
     let first = crowd.clients.len();
     for publisher in 0..publishers {
         crowd.join(broker, &format!("publisher-{publisher}"))?;
@@ -71,10 +78,15 @@ impl Crowd {
 
     /// A client connects; gives its number.
     pub(super) fn join(&mut self, broker: &Durable, name: &str) -> Result<usize, Trouble> {
+        self.come(broker, name).map(|(client, _)| client)
+    }
+
+    /// The same, and whether there was a session.
+    pub(super) fn come(&mut self, broker: &Durable, name: &str) -> Result<(usize, bool), Trouble> {
         self.clients.push(Client::new(name, Version::V5));
         let client = self.clients.len() - 1;
-        self.connect(broker, client)?;
-        Ok(client)
+        let present = self.connect(broker, client)?;
+        Ok((client, present))
     }
 
     /// Also says whether there was a session.

@@ -112,7 +112,10 @@ fn look(broker: &Durable, session: u64) -> Result<(), Trouble> {
     let by = crowd.join(broker, "somebody")?;
     crowd.clients[by].publish(publisher);
     crowd.clients[by].flush();
-    let back = crowd.join(broker, &name(session))?;
+    let (back, present) = crowd.come(broker, &name(session))?;
+    if !present {
+        return Err(Trouble::new("a session that was in the store is not known"));
+    }
     let mut next = 0;
     while next <= EACH {
         for (client, event) in crowd.turn()? {

@@ -600,6 +600,6 @@ const EXPIRY_S: u32 = 1;
 const EXPIRED: Duration = Duration::from_millis(2500);
 const EARLY: Duration = Duration::from_millis(800);
 const QUIET: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
