@@ -1,10 +1,14 @@
 //! What each runtime and each transport costs: `culex-bench transports`; how it measures, and what came of it, is in
-//! `docs/benchmarks.md`. What engines cost that keep the durable state: `culex-bench stores`.
+//! `docs/benchmarks.md`. What engines cost that keep the durable state: `culex-bench stores`. Whether the program keeps what
+//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`.
 #![forbid(unsafe_code)]
 
 mod broker;
 mod client;
+mod durability;
+mod kill;
 mod load;
+mod machine;
 mod report;
 mod stores;
 mod stream;
@@ -28,6 +32,12 @@ enum Command {
     Transports(transports::Plan),
     /// Measure the engines that keep the durable state: speed, latency, bytes written, opening, and kills
     Stores(stores::Plan),
+    /// Kill a durable broker in the middle of its work, again and again, and check what it promised
+    Kill(kill::Plan),
+    /// Measure what durable publishing, long queues and restarts with many sessions cost
+    Durability(durability::Plan),
+    /// Let the machine alone pass messages on: to be counted by callgrind
+    Machine(machine::Plan),
     #[command(hide = true)]
     StoreVictim(stores::Victim),
 }
@@ -36,6 +46,9 @@ fn main() -> ExitCode {
     let report = match Line::parse().command {
         Command::Transports(plan) => transports::run(&plan).map(|report| report.to_string()),
         Command::Stores(plan) => stores::run(&plan),
+        Command::Kill(plan) => kill::run(&plan),
+        Command::Durability(plan) => durability::run(&plan),
+        Command::Machine(plan) => machine::run(&plan),
         Command::StoreVictim(victim) => stores::victim(&victim).map(|()| String::new()),
     };
     match report {

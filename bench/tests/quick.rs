@@ -1,18 +1,10 @@
 //! A moment of everything that is measured: whether all messages arrive and figures come out, not which.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::process::Command;
+mod common;
 
-/// The program beside the one under test; built if it is not there, as with `cargo test -p culex-bench`.
-fn culex() -> PathBuf {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_culex-bench")).with_file_name("culex");
-    if !program.exists() {
-        let mut cargo = Command::new(env!("CARGO"));
-        assert!(cargo.args(["build", "--package", "culex", "--profile", "test"]).status().unwrap().success());
-    }
-    program
-}
+use common::culex;
+use std::process::Command;
 
 #[test]
 fn everything_is_measured_and_every_message_arrives() {

@@ -10,6 +10,7 @@ use culex_core::store::Durability;
 use engine::Engine;
 use kill::clean;
 pub(crate) use kill::{Victim, victim};
+pub(crate) use load::medium;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -147,7 +148,7 @@ fn table(plan: &Plan, figures: &Figures, medium: &[f64]) -> String {
 }
 
 /// The median, and the smallest and the largest of several.
-fn cell(values: &[f64]) -> String {
+pub(crate) fn cell(values: &[f64]) -> String {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let Some((first, last)) = values.first().zip(values.last()) else { return String::new() };
