@@ -118,6 +118,7 @@ impl Middleware for OutboundManager {
 
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
+            Action::Forward(forward) if forward.held && has_expired(cx, forward) => return Flow::Done,
             Action::Forward(forward) => return self.forward(cx, forward),
             Action::Room { session } => {
                 self.pump(cx, *session);
@@ -150,11 +151,6 @@ impl OutboundManager {
         let mut receivers = core::mem::take(&mut forward.receivers);
         let Some(publication) = cx.publication(&forward.what) else { return Flow::Done };
         let many = receivers.len() > 1;
-        if forward.held && publication.expired(cx.now().wall) {
-            // While it waited for the disk [MQTT-3.3.2-5].
-            cx.stats().dropped_expired += receivers.len() as u64;
-            return Flow::Done;
-        }
         let (mut elsewhere, mut later) = (Vec::new(), Vec::new());
         let durable_first = !forward.held && is_durable_first(cx, &publication);
         self.forget_images();
@@ -684,6 +680,16 @@ fn not_sent_once(cx: &mut Cx<'_>, connected: bool, topic: &str, what: &What, rec
 /// Whether nobody may see a message before it is durable. One with QoS 2 is when it comes this far.
 fn is_durable_first(cx: &Cx<'_>, publication: &Publication<'_>) -> bool {
     cx.config().deliver_after_commit && publication.qos == QoS::AtLeastOnce && cx.durable()
+}
+
+/// Whether a message that was held back expired while it waited for the disk [MQTT-3.3.2-5].
+fn has_expired(cx: &mut Cx<'_>, forward: &Forward) -> bool {
+    let wall = cx.now().wall;
+    let expired = cx.publication(&forward.what).is_some_and(|publication| publication.expired(wall));
+    if expired {
+        cx.stats().dropped_expired += forward.receivers.len() as u64;
+    }
+    expired
 }
 
 /// Whether a delivery has no record of its own that it could wait for.

@@ -88,3 +88,17 @@ fn what_can_never_be_durable_reaches_nobody() {
     }
     assert!(machine.closed(publisher));
 }
+
+#[test]
+fn what_expires_while_it_waits_is_not_sent() {
+    // [MQTT-3.3.2-5]
+    let (mut machine, publisher, [_, careless, brief]) = everybody(true);
+    let properties = properties(&[Property::MessageExpiryInterval(5)]);
+    let packet_id = Some(id(1));
+    let publish = Publish { properties, packet_id, ..publish("t", "m", Q1) };
+    machine.send(publisher, &Packet::Publish(publish));
+    machine.pass_ms(6_000);
+    machine.commit();
+    assert!(machine.messages(careless).is_empty() && machine.messages(brief).is_empty());
+    assert_eq!(machine.lines(publisher), ["PUBACK 00 #1"]);
+}

@@ -177,12 +177,23 @@ impl World<'_> {
     }
 
     fn disk_works(&mut self, shard: usize, work: Work) {
+        if self.shards[shard].disk.failed {
+            return self.is_not_read(shard, &work);
+        }
         let disk = &mut self.shards[shard].disk;
         disk.pending.push_back(work);
         let (life, quiet) = (disk.life, disk.is_quiet());
         if quiet {
             disk.busy = true;
             self.schedule(self.now, Event::Sync(shard, life));
+        }
+    }
+
+    /// What a disk that failed is asked for.
+    fn is_not_read(&mut self, shard: usize, work: &Work) {
+        let now = self.clock();
+        if let (Work::Fetch(fetch), Some(broker)) = (work, &mut self.shards[shard].broker) {
+            broker.fetched(now, fetch.session, Vec::new());
         }
     }
 
@@ -336,8 +347,11 @@ impl World<'_> {
         };
         let (first, last) = (seqs().next(), seqs().next_back());
         if let (Some(first), true) = (first, std::mem::take(&mut self.sync_fails)) {
-            // Some of it may be there after all.
+            // Some of it may be there after all; of what comes behind it nothing will be.
+            disk.failed = true;
+            let unread = std::mem::take(&mut disk.pending);
             broker.commit_failed(now, first);
+            unread.iter().for_each(|work| self.is_not_read(shard, work));
             self.model.store_failed();
             self.note(None, Kind::Fault, || "the sync failed".into());
             return self.schedule(self.now + 1_000_000, Event::Kill(100_000));

@@ -32,6 +32,8 @@ pub(super) struct Disk {
     pub(super) writing: Vec<Work>,
     /// A sync is announced or under way.
     pub(super) busy: bool,
+    /// A sync failed: nothing is written or read any more in this life of the broker.
+    pub(super) failed: bool,
     /// Counts the broker's lives: what belonged to an earlier one is forgotten.
     pub(super) life: u64,
 }
@@ -122,7 +124,7 @@ impl Shard {
         self.broker = None;
         self.channel.clear();
         self.disk.life += 1;
-        self.disk.busy = false;
+        (self.disk.busy, self.disk.failed) = (false, false);
     }
 }
 
