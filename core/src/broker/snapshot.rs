@@ -1,7 +1,7 @@
 //! The whole state of a machine as bytes, and a machine from them.
 
 use super::state::{MACHINE, State};
-use super::{Action, Broker, Cx};
+use super::{Action, Broker, Cx, Forward, What};
 use crate::config::{Config, ListenerConfig, Setting};
 use crate::hash::Seed;
 use crate::middleware::Stack;
@@ -227,7 +227,11 @@ impl State {
         let gate = |action: &Action| {
             matches!(
                 action,
-                Action::Relay(_) | Action::Reply(_) | Action::SessionOpened { .. } | Action::Deliver { .. }
+                Action::Relay(_)
+                    | Action::Reply(_)
+                    | Action::SessionOpened { .. }
+                    | Action::Deliver { .. }
+                    | Action::Forward(Forward { held: true, what: What::Kept(_), .. })
             )
         };
         let gates = self.gates.values().all(|(_, action)| gate(action));
