@@ -222,8 +222,8 @@ impl Broker {
         self.unstall_all();
     }
 
-    /// Records from `from` on will never be durable, whatever this machine stores from now on: write none of it. What waited for them is never acknowledged: its connections
-    /// are closed, and what must be durable is refused from now on.
+    /// Records from `from` on will never be durable, whatever this machine stores from now on: write none of it. What
+    /// waited for them is never acknowledged: its connections are closed, and what must be durable is refused from now on.
     pub fn commit_failed(&mut self, now: Now, from: LogSeq) {
         self.begin(now, None);
         self.state.store_failed = true;
