@@ -39,8 +39,9 @@ pub trait Scan {
     /// Why reading failed.
     type Error: fmt::Display + fmt::Debug;
 
-    /// Gives every entry whose key is in `from..to` to `each`, in the order of the keys, until it breaks. The order is that of
-    /// slices of bytes; a range that ends where it begins, or before, has no entries. Borders need not be keys: they may be empty.
+    /// Gives every entry whose key is in `from..to` to `each`, in the order of the keys, until it breaks. The order is that
+    /// of slices of bytes; a range that ends where it begins, or before, has no entries. Borders need not be keys: they may
+    /// be empty. `each` may scan, too.
     ///
     /// # Errors
     /// If something cannot be read; `each` may have seen entries before that.

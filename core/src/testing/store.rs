@@ -57,11 +57,12 @@ pub trait Place {
 /// # Panics
 /// If the engine does not do what [`Store`] says.
 pub fn store_suite<P: Place>(mut make: impl FnMut() -> P) {
-    let checks: [fn(&mut P); 16] = [
+    let checks: [fn(&mut P); 17] = [
         a_new_store_is_empty,
         entries_come_in_the_order_of_their_keys,
         a_range_has_its_first_key_and_not_its_last,
         a_scan_ends_when_it_is_told_to,
+        who_scans_may_scan_meanwhile,
         a_put_replaces_and_a_remove_needs_no_entry,
         ranges_are_cleared_before_entries_are_put,
         an_empty_batch_changes_nothing,
@@ -209,6 +210,21 @@ fn a_put_replaces_and_a_remove_needs_no_entry<P: Place>(place: &mut P) {
     assert_eq!(read(&store, b"", END), expected, "made once more, it leads to the same");
     commit(&mut store, &batch([(b"b", b"back")]));
     assert_eq!(read(&store, b"b", b"c"), [(b"b".to_vec(), b"back".to_vec())]);
+    place.close(store);
+}
+
+fn who_scans_may_scan_meanwhile<P: Place>(place: &mut P) {
+    let mut store = place.open();
+    let all = [(&b"a"[..], &b"1"[..]), (b"b", b"2"), (b"c", b"3")];
+    commit(&mut store, &batch(all));
+    let mut seen = Vec::new();
+    let scanned = store.scan(b"a", END, &mut |key, value| {
+        assert_eq!(read(&store, b"a", END).len(), all.len(), "a scan in a scan");
+        seen.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    });
+    scanned.expect("a scan");
+    assert!(seen.iter().map(|(key, value)| (&**key, &**value)).eq(all), "{seen:?}");
     place.close(store);
 }
 
