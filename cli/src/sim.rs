@@ -22,6 +22,9 @@ pub(crate) struct SimArgs {
     /// calm, network, narrow, crash, disk, asks, or all: each seed chooses
     #[arg(long, value_name = "PROFILE", default_value = "all", value_parser = profile)]
     profile: Chosen,
+    /// Machines that share the work of each broker; with a disk there is one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
     /// Begin no seed after so many minutes
     #[arg(long, value_name = "T", value_parser = minutes)]
     minutes: Option<Duration>,
@@ -68,6 +71,7 @@ pub(crate) fn sim(args: &SimArgs) -> Result<(String, bool), Problem> {
         first: args.seed,
         limit,
         profile: args.profile.0,
+        shards: args.shards,
         jobs: args.jobs.map_or(cores, usize::from),
         simulate,
     };
@@ -136,7 +140,7 @@ fn told(first: u64, summary: &Summary) -> String {
 
 /// The story of one seed: shrunk if it failed, as text and as a picture.
 fn tell(args: &SimArgs, seed: u64, text: &mut String) -> Result<(), Problem> {
-    let script = Script::draw(seed, args.profile.0);
+    let script = Script { shards: args.shards, ..Script::draw(seed, args.profile.0) };
     // A panic was reported when it happened first.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));

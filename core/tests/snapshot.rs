@@ -3,7 +3,7 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
-use culex_core::broker::{Action, Answer, Cx, Disconnect, Input, Origin, Peer, Record, ShardMessage};
+use culex_core::broker::{Action, Answer, Cx, Disconnect, Input, Origin, Peer, Record};
 use culex_core::id::Id;
 use culex_core::middleware::{Authentication, PacketEmitter};
 use culex_core::packet::*;
@@ -347,7 +347,6 @@ fn inputs() -> Vec<Input> {
     let peer = |address: &str| Peer { address: Some(address.parse().unwrap()), listener: 3, identity: None };
     let named = Peer { identity: Some("CN=ann".into()), ..peer("[::1]:9") };
     let complete = |answer| Input::Complete { ticket: Ticket::new(5, 6), answer };
-    let interest = ShardMessage::Interest { from: ShardId(2), filter: "a/#".into(), wanted: true };
     vec![
         Input::Accept(Peer::default()),
         Input::Accept(peer("1.2.3.4:5")),
@@ -368,10 +367,8 @@ fn inputs() -> Vec<Input> {
         complete(Answer::Custom(b"own".as_slice().into())),
         Input::Committed(LogSeq(u64::MAX)),
         Input::CommitFailed(LogSeq(9)),
-        Input::FromShard { from: ShardId(1), message: ShardMessage::Publish(message.clone()) },
-        Input::FromShard { from: ShardId(1), message: interest },
+        Input::FromShard { from: ShardId(1), bytes: b"said".as_slice().into() },
         Input::Publish { message: message.clone(), origin: Origin::Program },
-        Input::Publish { message: message.clone(), origin: Origin::Shard(ShardId(4)) },
         Input::Publish { message, origin: Origin::Session(session) },
         Input::Subscribe("a/+".into()),
         Input::Unsubscribe(session),

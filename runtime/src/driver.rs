@@ -306,7 +306,7 @@ impl Driver {
                     Some(writer) => writer.fetch(fetch),
                     None => misfit(&Action::Fetch(fetch)),
                 },
-                action @ (Action::Shard { .. } | Action::HandOver { .. }) => misfit(&action),
+                action @ Action::HandOver { .. } => misfit(&action),
                 // A late answer is ignored by the machine itself, so `Forget` needs nothing.
                 _ => {}
             }

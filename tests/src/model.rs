@@ -157,6 +157,15 @@ pub struct Rules {
     pub sync_us: Micros,
     /// QoS 1 waits for the disk, as QoS 2 does.
     pub after_commit: bool,
+    /// Microseconds until all machines that share the work know what nobody waits for; 0: there is one machine.
+    pub lag_us: Micros,
+}
+
+/// What was published and is not acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lagging {
+    Message(usize),
+    Write(usize),
 }
 
 /// A message that will be published.
@@ -380,6 +389,8 @@ pub struct Model {
     pub(crate) seen: BTreeSet<Promise>,
     /// Wills that were called off, and when: a crash may undo that.
     pub(crate) undone: Vec<(usize, Seq)>,
+    /// Messages and writes that all machines will know of, and when.
+    pub(crate) lagging: VecDeque<(Micros, Lagging)>,
     /// The Maximum Packet Size of each client.
     pub(crate) packet_bytes_max: BTreeMap<usize, usize>,
 }
@@ -405,6 +416,7 @@ impl Model {
             down: false,
             seen: BTreeSet::new(),
             undone: Vec::new(),
+            lagging: VecDeque::new(),
             packet_bytes_max: BTreeMap::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The network: two streams of bytes per connection, cut anywhere, late, and bounded.
 
 use crate::random::Random;
-use culex_core::ConnectionId;
+use culex_core::{ConnectionId, Disconnect};
 use std::collections::VecDeque;
 
 /// One direction of a connection.
@@ -114,6 +114,10 @@ pub(crate) struct Link {
     pub(crate) shard: usize,
     /// What the broker calls it; `None`: the broker is not or no longer concerned.
     pub(crate) id: Option<ConnectionId>,
+    /// It is on its way from one shard to another.
+    pub(crate) moving: bool,
+    /// It was lost there.
+    pub(crate) lost: Option<Disconnect>,
     pub(crate) up: Pipe,
     pub(crate) down: Pipe,
     /// Bytes of a packet that is not whole yet, at three places: going in, coming out, arriving.

@@ -32,6 +32,8 @@ pub struct Runs {
     pub limit: Limit,
     /// The profile of all; without it each seed chooses its own.
     pub profile: Option<Profile>,
+    /// Machines that share the work of each broker.
+    pub shards: u16,
     /// Threads; what comes out does not depend on their number.
     pub jobs: usize,
     /// What runs a script.
@@ -78,7 +80,7 @@ pub struct Failure {
 impl Default for Runs {
     /// A thousand seeds from 0 on, of all profiles, on one thread.
     fn default() -> Self {
-        Self { first: 0, limit: Limit::Seeds(1_000), profile: None, jobs: 1, simulate }
+        Self { first: 0, limit: Limit::Seeds(1_000), profile: None, shards: 1, jobs: 1, simulate }
     }
 }
 
@@ -97,6 +99,7 @@ impl Runs {
                     return;
                 }
                 let script = Script::draw(self.first.wrapping_add(number), self.profile);
+                let script = Script { shards: self.shards, ..script };
                 let ending = attempt(self.simulate, &script, None);
                 let mut summary = summary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 summary.add(&script, ending);
@@ -193,7 +196,9 @@ impl Story {
     /// What one must say to `culex` to see this again.
     #[must_use]
     pub fn command(&self) -> String {
-        format!("culex sim --seed {} --runs 1 --profile {}", self.script.seed, self.script.profile)
+        let Script { seed, profile, shards, .. } = self.script;
+        let shards = if shards > 1 { format!(" --shards {shards}") } else { String::new() };
+        format!("culex sim --seed {seed} --runs 1 --profile {profile}{shards}")
     }
 }
 

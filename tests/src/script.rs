@@ -26,6 +26,8 @@ pub struct Script {
     pub clients: Vec<Plan>,
     /// What is done, in the order of time.
     pub steps: Vec<Step>,
+    /// How many machines share the work of the broker: 1, unless somebody says otherwise. With a disk there is one.
+    pub shards: u16,
 }
 
 /// Something that is done at a time.

@@ -13,8 +13,8 @@ use crate::net::Link;
 use crate::random::{Digest, Random};
 use crate::script::{Profile, Script};
 use crate::trace::{Entry, Kind, Trace};
-use culex_core::middleware::{Authentication, Authorize, Permission, Wanted};
-use culex_core::{Broker, Config, ConnectionId, LogSeq, Now, Seed, Stack, Ticket};
+use culex_core::middleware::{Authentication, Authorize, Permission, Shards, Wanted};
+use culex_core::{Broker, Config, ConnectionId, LogSeq, Now, Seed, ShardId, Stack, Ticket};
 use shard::Shard;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -53,6 +53,11 @@ pub fn simulate_with_snapshots(script: &Script, every: u64) -> Outcome {
     world.outcome()
 }
 
+/// How many machines share the work. Those that store what they acknowledge work alone.
+fn machines(script: &Script) -> u16 {
+    if script.profile.durable() { 1 } else { script.shards.max(1) }
+}
+
 /// Something that is going to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -81,9 +86,6 @@ enum Event {
     /// The end of the story, in steps.
     Settle(u8),
 }
-
-/// Machines that share the work of a broker.
-const SHARDS: usize = 1;
 
 /// A question of the broker, and what it will be told.
 #[derive(Debug)]
@@ -163,6 +165,7 @@ impl<'a> World<'a> {
             linger_us: u64::from(config.linger_ms) * 1_000 + 50_000,
             sync_us: if script.profile.durable() { 650_000 } else { 0 },
             after_commit: config.deliver_after_commit,
+            lag_us: if machines(script) > 1 { 100_000 } else { 0 },
         };
         Self {
             script,
@@ -171,7 +174,7 @@ impl<'a> World<'a> {
             now: 0,
             events: BinaryHeap::new(),
             scheduled: 0,
-            shards: (0..SHARDS).map(|_| Shard::new()).collect(),
+            shards: (0..machines(script)).map(|_| Shard::new()).collect(),
             links: Vec::new(),
             by_id: BTreeMap::new(),
             clients,
@@ -191,6 +194,16 @@ impl<'a> World<'a> {
             snapshot_every: 0,
             happened: 0,
         }
+    }
+
+    /// The chain of a shard, of so many.
+    fn stack_of(&self, shard: usize) -> Stack {
+        let (stack, of) = (Self::stack(self.script.profile), self.shards.len());
+        if of == 1 {
+            return stack;
+        }
+        let part = Shards::new(ShardId(shard as u16), of as u16, Seed(self.script.seed));
+        stack.shard(part)
     }
 
     fn stack(profile: Profile) -> Stack {
@@ -220,7 +233,7 @@ impl<'a> World<'a> {
     }
 
     fn start_shard(&mut self, shard: usize) {
-        let stack = Self::stack(self.script.profile);
+        let stack = self.stack_of(shard);
         let seed = Seed(self.random.fork(key::SEED + shard as u64).fork(self.now).bits());
         let mut broker = Broker::new(Arc::clone(&self.config), stack, seed, self.clock());
         self.shards[shard].tick_at = u64::MAX;
@@ -268,7 +281,7 @@ impl<'a> World<'a> {
             let Some(broker) = &self.shards[shard].broker else { continue };
             let mut snapshot = Vec::new();
             broker.snapshot(&mut snapshot);
-            match Broker::from_snapshot(None, Self::stack(self.script.profile), &snapshot) {
+            match Broker::from_snapshot(None, self.stack_of(shard), &snapshot) {
                 Ok(broker) => self.shards[shard].broker = Some(broker),
                 Err(error) => self.breaks(Broken { promise: Promise::Restored, what: format!("{error:?}") }),
             }

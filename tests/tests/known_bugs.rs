@@ -64,7 +64,7 @@ struct Story {
 
 fn tell(profile: Profile, clients: &[Plan], steps: Vec<(u64, Op)>) -> Story {
     let steps = steps.into_iter().map(|(at_ms, op)| Step { at_ms, op }).collect();
-    let script = Script { seed: 1, profile, clients: clients.to_vec(), steps };
+    let script = Script { seed: 1, profile, clients: clients.to_vec(), steps, shards: 1 };
     let mut trace = Trace::default();
     let outcome = simulate(&script, Some(&mut trace));
     assert_eq!(outcome.broken, None, "{}", trace.text());

@@ -1,7 +1,7 @@
 //! What happens inside the machine, as values: an action walks the chain until a middleware handles it. What nobody
 //! handled leaves through `poll_action`.
 
-use crate::broker::{Notice, Query, Record, ShardMessage};
+use crate::broker::{Moved, Notice, Query, Record};
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
 use crate::message::Message;
 use crate::packet::{PacketId, PacketType, QoS, ReasonCode, SubscriptionOptions};
@@ -190,19 +190,37 @@ pub enum Action {
         /// The connection.
         id: ConnectionId,
     },
-    /// Move a connection to another shard.
+    /// Move a connection to another shard, socket and layers below MQTT: [`accept`](super::Broker::accept) it there, and give it
+    /// what was received. Here its id is stale, and its end is not reported.
     HandOver {
         /// The connection.
         id: ConnectionId,
         /// Where it belongs.
         shard: ShardId,
+        /// What goes along.
+        moved: Box<Moved>,
     },
-    /// A message for another shard.
-    Shard {
-        /// To whom.
-        to: ShardId,
+    /// Another shard said something, messages apart: those are relays.
+    Heard {
+        /// Who.
+        from: ShardId,
         /// What.
-        message: Box<ShardMessage>,
+        heard: Heard,
+    },
+    /// The members of a Shared Subscription, or the subscribers of another Topic Filter, are more or fewer than before. Only
+    /// where there are several shards.
+    Interest {
+        /// The Topic Filter with `$share/…/`.
+        filter: Box<str>,
+        /// How many there are here.
+        members: u32,
+    },
+    /// What another shard said was done: it is told so.
+    Agree {
+        /// Whom.
+        to: ShardId,
+        /// The number of what it said.
+        number: u64,
     },
     /// Something the embedding program wanted to know.
     Notice(Box<Notice>),
@@ -268,13 +286,62 @@ pub struct Relay {
     pub gated: bool,
     /// The Packet Identifier its publisher gave a QoS 2 message.
     pub inbound: Option<PacketId>,
+    /// The shard it was published at, if that is another one.
+    pub shard: Option<ShardId>,
+    /// Which of the receivers it is for. None: all of them; from another shard, all but those of Shared Subscriptions.
+    pub portion: Option<Box<Portion>>,
+}
+
+/// Which of the receivers at one shard a message is for, where several have some.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Portion {
+    /// For those that are not in a Shared Subscription.
+    pub plain: bool,
+    /// Shared Subscriptions, as `$share/…/…`. Of a message from another shard: only a member of each of these gets it. Of one
+    /// from here: no member of these does, because another shard chooses one.
+    pub groups: Vec<Box<str>>,
+    /// How often it was passed on, because a Shared Subscription had no member any more where it came.
+    pub hops: u8,
+    /// When it was published, if it has RETAIN: the retained message of a topic is the one with the highest version.
+    pub version: Option<u64>,
+    /// A message with a higher version is known.
+    pub outdated: bool,
+}
+
+/// See [`Action::Heard`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A message was relayed that its shard wants acknowledged when the records up to here are durable.
+    Relayed {
+        /// The last record.
+        through: LogSeq,
+    },
+    /// How many members of a Shared Subscription there are over there; of any other Topic Filter, whether there is a
+    /// subscriber.
+    Interest {
+        /// The Topic Filter with `$share/…/`.
+        filter: Box<str>,
+        /// How many.
+        members: u32,
+    },
+    /// The other shard wants to know whether what it said before was heard.
+    Sync {
+        /// The latest version of a retained message that it knows of.
+        clock: u64,
+    },
+    /// What was said over there was done.
+    Ack {
+        /// Its number.
+        number: u64,
+    },
 }
 
 impl Relay {
     /// The relay of a message that nobody waits for.
     #[must_use]
     pub fn of(message: Message, publisher: Option<SessionId>) -> Self {
-        Self { what: What::Kept(message), publisher, ack: None, gated: false, inbound: None }
+        let what = What::Kept(message);
+        Self { what, publisher, ack: None, gated: false, inbound: None, shard: None, portion: None }
     }
 }
 

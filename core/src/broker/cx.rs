@@ -6,7 +6,7 @@ use crate::broker::{Action, Notice, Query, Receiver, Record, Stats, What};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::hash::{Random, Seed};
-use crate::id::{ConnectionId, LogSeq, SessionId};
+use crate::id::{ConnectionId, LogSeq, SessionId, Ticket};
 use crate::message::{Message, Publication};
 use crate::middleware::Flow;
 use crate::packet::{Packet, Publish, QoS, ReasonCode};
@@ -107,7 +107,18 @@ impl<'a> Cx<'a> {
     ///
     /// [`Middleware::answer`]: crate::middleware::Middleware::answer
     pub fn ask(&mut self, from: ConnectionId, query: Query) -> Flow {
-        let (part, connection) = (self.part, from);
+        let ticket = self.ticket(from, true);
+        self.state.out.push_back(Action::Ask { ticket, query: Box::new(query) });
+        Flow::Suspend
+    }
+
+    /// Makes the packet wait, as [`ask`](Self::ask) does, for other shards instead of the outside.
+    pub(crate) fn wait_for_shards(&mut self, from: ConnectionId) -> Ticket {
+        self.ticket(from, false)
+    }
+
+    fn ticket(&mut self, connection: ConnectionId, outside: bool) -> Ticket {
+        let part = self.part;
         let ms = self.state.config.ask_timeout_ms;
         let timers = &mut self.state.timers;
         let at = self.state.now.mono.plus_ms(u64::from(ms));
@@ -115,12 +126,12 @@ impl<'a> Cx<'a> {
             connection,
             part,
             timer: timers.arm(at, crate::broker::state::MACHINE, Owner::Ticket(ticket)),
+            outside,
         });
         if let Some(earlier) = self.state.asked.replace(ticket) {
             self.state.withdraw(earlier);
         }
-        self.state.out.push_back(Action::Ask { ticket, query: Box::new(query) });
-        Flow::Suspend
+        ticket
     }
 
     /// Arms a timer: [`Middleware::timer`] is called with `owner`, once.

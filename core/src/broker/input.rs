@@ -1,7 +1,7 @@
 //! Every input as a value: what is recorded, replayed and fuzzed.
 
 use super::Record;
-use crate::broker::{Answer, Origin, ShardMessage};
+use crate::broker::{Answer, Origin};
 use crate::error::Violation;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
 use crate::message::Message;
@@ -80,8 +80,8 @@ pub enum Input {
     FromShard {
         /// Who.
         from: ShardId,
-        /// What.
-        message: ShardMessage,
+        /// What, as it gave it.
+        bytes: Bytes,
     },
     /// The embedding program publishes.
     Publish {

@@ -13,6 +13,8 @@ mod query;
 mod receive;
 mod record;
 mod restore;
+mod said;
+mod siblings;
 mod snapshot;
 mod state;
 mod stats;
@@ -22,8 +24,9 @@ mod transmit;
 mod work;
 
 pub use action::{
-    Action, Close, Fetch, Fetched, Forward, Identifiers, OpenSession, Queued, Receiver, Relay, RelayAck,
-    Reply, Source, SubscribeTopic, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic, What,
+    Action, Close, Fetch, Fetched, Forward, Heard, Identifiers, OpenSession, Portion, Queued, Receiver,
+    Relay, RelayAck, Reply, Source, SubscribeTopic, TopicSubscribed, TopicUnsubscribed, UnsubscribeTopic,
+    What,
 };
 pub use cx::Cx;
 pub use input::{Disconnect, Input, Peer, Refused};
@@ -32,10 +35,13 @@ pub(crate) use journal::ToSession;
 pub(crate) use mount::seen_below;
 pub(crate) use park::Parked;
 pub(crate) use publish_image::{Delivery, encode_publish, publish_len};
-pub use query::{Access, Answer, Credentials, Notice, Origin, Query, ShardMessage};
+pub use query::{Access, Answer, Credentials, Notice, Origin, Query};
 pub use record::{BadRecord, Effect, Recipient, Record, Relayed, Settled};
 pub(crate) use record::{Reader as RecordReader, Writer as RecordWriter};
 pub use restore::{RestoreError, Restored, Restoring};
+pub(crate) use said::{say_ack, say_interest, say_publish, say_sync};
+pub use siblings::Moved;
+pub(crate) use siblings::Siblings;
 pub use snapshot::BadSnapshot;
 pub use stats::Stats;
 pub use timers::{Owner, TimerId};
@@ -46,7 +52,7 @@ use crate::config::Config;
 use crate::connection::Phase;
 use crate::error::Misuse;
 use crate::hash::Seed;
-use crate::id::{ConnectionId, LogSeq, SessionId, ShardId};
+use crate::id::{ConnectionId, LogSeq, SessionId};
 use crate::message::Message;
 use crate::middleware::{Flow, Hooks, Stack};
 use crate::packet::{ReasonCode, SubscriptionOptions, Version};
@@ -111,7 +117,7 @@ impl Broker {
             Input::Committed(through) => self.committed(now, through),
             Input::CommitFailed(from) => self.commit_failed(now, from),
             Input::Fetched { session, queued } => self.fetched(now, session, queued),
-            Input::FromShard { from, message } => self.from_shard(now, from, message),
+            Input::FromShard { from, bytes } => self.from_shard(now, from, &bytes),
             Input::Publish { message, origin } => drop(self.publish(now, message, origin)),
             Input::Subscribe(filter) => drop(self.subscribe(now, &filter)),
             Input::Unsubscribe(id) => self.unsubscribe(now, id),
@@ -198,7 +204,9 @@ impl Broker {
             Owner::Connection(id) => self.linger_over(id),
             Owner::Ticket(ticket) => {
                 self.state.stats.asks_timed_out += 1;
-                self.state.out.push_back(Action::Forget { ticket });
+                if self.state.tickets.get(ticket).is_some_and(|question| question.outside) {
+                    self.state.out.push_back(Action::Forget { ticket });
+                }
                 self.answer(ticket, Answer::Deny(ReasonCode::NotAuthorized));
             }
             Owner::Session(_) | Owner::Part => {}
@@ -246,16 +254,6 @@ impl Broker {
         self.run(None);
     }
 
-    /// Another shard said something.
-    pub fn from_shard(&mut self, now: Now, from: ShardId, message: ShardMessage) {
-        match message {
-            // Whether it is overloaded is for the sender's credit, not for a message that was already accepted.
-            ShardMessage::Publish(message) => drop(self.publish(now, message, Origin::Shard(from))),
-            // There is one shard: nobody else's interest changes what it sends.
-            ShardMessage::Interest { .. } => {}
-        }
-    }
-
     /// The embedding program publishes. Its message is subject to no policy.
     ///
     /// # Errors
@@ -267,7 +265,7 @@ impl Broker {
         }
         let publisher = match origin {
             Origin::Session(session) => Some(session),
-            Origin::Program | Origin::Shard(_) => None,
+            Origin::Program => None,
         };
         self.state.work.push(Action::Relay(Relay::of(message, publisher)));
         self.run(None);

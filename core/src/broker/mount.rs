@@ -37,6 +37,10 @@ impl Broker {
             }
             _ => {}
         }
+        if self.moves(id, connect.client_id) {
+            return;
+        }
+        let Some(connection) = self.state.connections.get_mut(id) else { return };
         let below;
         if connection.mounted
             && let Some(will) = &connect.will

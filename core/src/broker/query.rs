@@ -1,11 +1,10 @@
 //! Questions the machine asks the outside, what the embedding program is told, and what is stored.
 
 use crate::broker::Peer;
-use crate::id::{ConnectionId, SessionId, ShardId};
+use crate::id::{ConnectionId, SessionId};
 use crate::message::Message;
 use crate::packet::{QoS, ReasonCode, Version};
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
@@ -185,30 +184,11 @@ pub enum Notice {
     Dropped(u64),
 }
 
-/// What one shard tells another.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum ShardMessage {
-    /// A message published over there, for the receivers here.
-    Publish(Message),
-    /// The shard `from` wants, or no longer wants, messages that match this filter.
-    Interest {
-        /// Who.
-        from: ShardId,
-        /// The Topic Filter.
-        filter: String,
-        /// Whether from now on or no longer.
-        wanted: bool,
-    },
-}
-
 /// Who published a message that came without a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The embedding program.
     Program,
-    /// Another shard.
-    Shard(ShardId),
     /// A session, for instance by its will.
     Session(SessionId),
 }

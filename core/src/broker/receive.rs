@@ -79,6 +79,9 @@ impl Broker {
         if self.over(id) {
             return;
         }
+        if let Some(shard) = self.state.moving.take() {
+            return self.hand_over(id, shard, inbox);
+        }
         let stalled = self.state.read_credit(id) == 0;
         if let Some(connection) = self.state.connections.get_mut(id) {
             connection.inbox = inbox;
@@ -107,6 +110,10 @@ impl Broker {
             match packet::frame(&bytes[used..], limit) {
                 Ok(Framed::Whole { frame, length }) => {
                     self.packet(id, frame);
+                    if self.state.moving.is_some() {
+                        // It is for another shard, with all that comes behind it.
+                        return (used, 0);
+                    }
                     used += length;
                 }
                 Ok(Framed::Partial { needed }) => return (used, needed),

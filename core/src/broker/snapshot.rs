@@ -207,9 +207,9 @@ fields! {
     // The timers first: whoever holds one must find it.
     timers, connections, sessions, stats, random, linger, from, arrived, asked, verdicts, matched, held, tickets,
     assigned, committed, store_failed, failed_from, gates, gate_order, out, notices, notices_dropped, dirty, stalled,
-    shutting_down, endings, relay_record;
+    shutting_down, endings, relay_record, siblings;
     config, seed, now, full, per_listener, departed, work, deferred, running, kept, opening, pool, receivers, restoring, durable,
-    unknown, trace
+    unknown, moving, trace
 }
 
 impl State {
@@ -229,6 +229,7 @@ impl State {
                 action,
                 Action::Relay(_)
                     | Action::Reply(_)
+                    | Action::Agree { .. }
                     | Action::SessionOpened { .. }
                     | Action::Deliver { .. }
                     | Action::Forward(Forward { held: true, what: What::Kept(_), .. })
@@ -259,4 +260,4 @@ const MAGIC: &[u8] = b"culex machine\n";
 /// The version of the program that can read it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Rises when what is saved changes between two releases.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;

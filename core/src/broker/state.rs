@@ -5,7 +5,7 @@ use crate::broker::{Action, Notice, Parked, Peer, Receiver, Stats, Traced};
 use crate::config::Config;
 use crate::connection::{Connection, Phase};
 use crate::hash::{Random, Seed};
-use crate::id::{ConnectionId, LogSeq, SessionId, Slots, Ticket};
+use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Slots, Ticket};
 use crate::message::Message;
 use crate::packet::{Packet, PacketId, PropertiesBuf, Property, ReasonCode};
 use crate::saved::saved;
@@ -22,9 +22,11 @@ pub(crate) struct Question {
     pub(crate) connection: ConnectionId,
     pub(crate) part: u8,
     pub(crate) timer: TimerId,
+    /// The outside was asked. If not, other shards were.
+    pub(crate) outside: bool,
 }
 
-saved! { struct Question { connection, part, timer } }
+saved! { struct Question { connection, part, timer, outside } }
 
 pub(crate) struct State {
     pub(crate) config: Arc<Config>,
@@ -92,6 +94,10 @@ pub(crate) struct State {
     pub(crate) unknown: Option<Box<str>>,
     /// Connections the adapter reported as gone whose last packets still wait for an answer.
     pub(crate) departed: usize,
+    /// The other machines of the broker, where there are several.
+    pub(crate) siblings: Option<Box<crate::broker::Siblings>>,
+    /// Where the connection whose CONNECT was just read belongs.
+    pub(crate) moving: Option<ShardId>,
     /// What happens to messages, while somebody wants to know.
     pub(crate) trace: Option<VecDeque<Traced>>,
 }
@@ -151,6 +157,8 @@ impl State {
             relay_record: None,
             unknown: None,
             departed: 0,
+            siblings: None,
+            moving: None,
             trace: None,
         }
     }
@@ -254,7 +262,8 @@ impl State {
         };
         let full = connection.outbox.len() > self.full;
         let backlog = self.config.actions_max as usize;
-        if waits || full || self.out.len() > backlog || self.gates.len() > backlog {
+        let behind = self.siblings.as_ref().is_some_and(|siblings| siblings.is_behind(backlog));
+        if waits || full || behind || self.out.len() > backlog || self.gates.len() > backlog {
             return 0;
         }
         READ_BYTES
@@ -264,7 +273,9 @@ impl State {
     pub(crate) fn withdraw(&mut self, ticket: Ticket) {
         if let Some(question) = self.tickets.remove(ticket) {
             self.timers.cancel(question.timer);
-            self.out.push_back(Action::Forget { ticket });
+            if question.outside {
+                self.out.push_back(Action::Forget { ticket });
+            }
         }
     }
 

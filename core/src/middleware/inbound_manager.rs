@@ -48,7 +48,15 @@ impl Middleware for InboundManager {
         if let Some(flow) = check(cx, version, packet) {
             return flow;
         }
-        let mut relay = Relay { what: What::Current, publisher, ack: None, gated: false, inbound: None };
+        let mut relay = Relay {
+            what: What::Current,
+            publisher,
+            ack: None,
+            gated: false,
+            inbound: None,
+            shard: None,
+            portion: None,
+        };
         let Some(session) = publisher else {
             // Only where the part is missing that lets nobody publish before CONNECT.
             return Flow::Violation(Violation::protocol("MQTT-3.1.0-1"));

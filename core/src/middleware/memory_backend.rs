@@ -15,7 +15,7 @@ use crate::message::{Message, Publication};
 use crate::packet::{PacketId, QoS, SubscriptionOptions, Version};
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::topic::filter::is_filter;
-use crate::topic::{Filter, Retained, SubscriptionIndex};
+use crate::topic::{Filter, Retained, Subscription, SubscriptionIndex};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -147,7 +147,7 @@ impl Middleware for MemoryBackend {
             Action::LookupOffline { session, most } => self.pop(cx, *session, *most),
             Action::Fetched(fetched) => self.fetched(cx, fetched),
             Action::SessionEnded { session } => {
-                self.index.remove_session(*session);
+                self.end_subscriptions(cx, *session);
                 self.queues.remove(*session);
                 self.pages.remove(*session);
                 return Flow::Next;
@@ -227,46 +227,59 @@ impl MemoryBackend {
             self.stamps.clear();
             self.relay = 1;
         }
+        let from_here = relay.shard.is_none();
+        let groups = relay.portion.as_ref().map_or(&[][..], |portion| &portion.groups);
+        // Of another shard's message nobody gets anything by a group that was not chosen for it over there, of one from
+        // here by a group for which another shard was chosen.
+        let shared = |filter: &str, share: &str| {
+            from_here && !groups.iter().any(|group| is_group(group, share, filter))
+        };
+        let plain = relay.portion.as_ref().is_none_or(|portion| from_here || portion.plain);
         let (stamps, this) = (&mut self.stamps, self.relay);
         let (sessions, once) = (&cx.state.sessions, cx.state.config.overlapping_once);
         let connected = |session| {
             sessions.get(session).is_some_and(|session| session.connection.is_some() || session.program)
         };
-        self.index.matches(
-            publication.topic,
-            |subscription| {
-                let (session, options) = (subscription.session, subscription.options);
-                // [MQTT-3.8.3-3]
-                if options.no_local && relay.publisher == Some(session) {
-                    return;
+        let mut each = |subscription: Subscription| {
+            let (session, options) = (subscription.session, subscription.options);
+            // [MQTT-3.8.3-3]
+            if options.no_local && relay.publisher == Some(session) {
+                return;
+            }
+            let qos = options.qos.min(publication.qos);
+            if again && qos == QoS::AtMostOnce {
+                return;
+            }
+            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+            let retain = publication.retain && options.retain_as_published;
+            let place = session.index() as usize;
+            if place >= stamps.len() {
+                stamps.resize(place + 1, (0, 0));
+            }
+            let (last, position) = stamps[place];
+            if once && last == this {
+                // [MQTT-3.3.4-2]: the highest QoS, [MQTT-3.3.4-3]: all identifiers.
+                let receiver: &mut Receiver = &mut receivers[position as usize];
+                receiver.qos = receiver.qos.max(qos);
+                receiver.retain |= retain;
+                if let Some(identifier) = subscription.identifier {
+                    receiver.identifiers.push(identifier);
                 }
-                let qos = options.qos.min(publication.qos);
-                if again && qos == QoS::AtMostOnce {
-                    return;
-                }
-                // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-                let retain = publication.retain && options.retain_as_published;
-                let place = session.index() as usize;
-                if place >= stamps.len() {
-                    stamps.resize(place + 1, (0, 0));
-                }
-                let (last, position) = stamps[place];
-                if once && last == this {
-                    // [MQTT-3.3.4-2]: the highest QoS, [MQTT-3.3.4-3]: all identifiers.
-                    let receiver: &mut Receiver = &mut receivers[position as usize];
-                    receiver.qos = receiver.qos.max(qos);
-                    receiver.retain |= retain;
-                    if let Some(identifier) = subscription.identifier {
-                        receiver.identifiers.push(identifier);
-                    }
-                    return;
-                }
-                stamps[place] = (this, receivers.len() as u32);
-                let identifiers = subscription.identifier.into();
-                receivers.push(Receiver { session, qos, retain, source: Source::Relay, identifiers });
-            },
-            |member| connected(member.session),
-        );
+                return;
+            }
+            stamps[place] = (this, receivers.len() as u32);
+            let identifiers = subscription.identifier.into();
+            receivers.push(Receiver { session, qos, retain, source: Source::Relay, identifiers });
+        };
+        let prefer = |member: &Subscription| connected(member.session);
+        if plain {
+            self.index.matches_where(publication.topic, &mut each, prefer, shared);
+        }
+        for group in groups.iter().filter(|_| !from_here) {
+            if let Some((share, filter)) = split_share(group) {
+                self.index.choose(filter, share, prefer).map(&mut each);
+            }
+        }
         cx.trace(|| Traced::Relayed {
             topic: publication.topic.into(),
             qos: publication.qos,
@@ -287,6 +300,7 @@ impl MemoryBackend {
         let existed =
             self.index.subscribe(&topic.filter, share, topic.session, topic.options, topic.identifier);
         self.note_subscriptions(cx, topic.session);
+        self.interest(cx, share, &topic.filter);
         let (options, identifier) = topic.to_record();
         cx.journal(topic.session, |client_id| {
             let filter = with_share(share, &topic.filter);
@@ -312,7 +326,32 @@ impl MemoryBackend {
             self.end_page(cx, session, filter);
         }
         self.note_subscriptions(cx, session);
+        self.interest(cx, share, filter);
         existed
+    }
+
+    /// Where there are several shards, the others have to know who wants what.
+    fn interest(&self, cx: &mut Cx<'_>, share: Option<&str>, filter: &str) {
+        if cx.state.siblings.is_some() {
+            let members = self.index.members(filter, share) as u32;
+            cx.emit(Action::Interest { filter: with_share(share, filter), members });
+        }
+    }
+
+    /// A session is over, with all its subscriptions.
+    fn end_subscriptions(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let several = cx.state.siblings.is_some();
+        let filters: Vec<_> = match several {
+            true => {
+                self.index.filters(session).map(|(share, filter, ..)| with_share(share, filter)).collect()
+            }
+            false => Vec::new(),
+        };
+        self.index.remove_session(session);
+        for filter in filters {
+            let (share, plain) = split_share(&filter).map_or((None, &*filter), |(s, f)| (Some(s), f));
+            self.interest(cx, share, plain);
+        }
     }
 
     fn note_subscriptions(&self, cx: &mut Cx<'_>, session: SessionId) {
@@ -492,6 +531,15 @@ fn dropped(cx: &mut Cx<'_>, session: SessionId, qos: QoS) {
 }
 
 /// A Topic Filter as its client sent it.
+/// The ShareName and the Topic Filter of `$share/…/…`.
+pub(super) fn split_share(filter: &str) -> Option<(&str, &str)> {
+    filter.strip_prefix("$share/")?.split_once('/')
+}
+
+fn is_group(group: &str, share: &str, filter: &str) -> bool {
+    split_share(group) == Some((share, filter))
+}
+
 fn with_share(share: Option<&str>, filter: &str) -> Box<str> {
     match share {
         Some(share) => format!("$share/{share}/{filter}").into(),

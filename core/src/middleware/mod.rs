@@ -15,6 +15,7 @@ mod outbound_manager;
 mod packet_emitter;
 mod retain_manager;
 mod session_manager;
+mod shards;
 mod stack;
 mod subscription_manager;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use outbound_manager::OutboundManager;
 pub use packet_emitter::{Notices, PacketEmitter};
 pub use retain_manager::RetainManager;
 pub use session_manager::SessionManager;
+pub use shards::Shards;
 pub use stack::{Stack, UnknownMiddleware};
 pub use subscription_manager::SubscriptionManager;
 
@@ -174,6 +176,12 @@ hooks! {
     DROPPED = ACTIONS + 28;
     /// [`Action::Fetched`]
     FETCHED = ACTIONS + 30;
+    /// [`Action::Heard`]
+    HEARD = ACTIONS + 31;
+    /// [`Action::Interest`]
+    INTEREST = ACTIONS + 32;
+    /// [`Action::Agree`]
+    AGREE = ACTIONS + 33;
     /// What this part does is to be durable: [`Cx::journal`] makes records, which leave as [`Action::Store`]. No
     /// method is called for it.
     STORE = Hooks::STORE_INDEX;
@@ -186,7 +194,7 @@ impl Hooks {
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
     /// How many hooks there are.
-    pub(crate) const COUNT: usize = ACTIONS as usize + 31;
+    pub(crate) const COUNT: usize = ACTIONS as usize + 34;
     pub(crate) const STORE_INDEX: usize = ACTIONS as usize + 29;
 
     pub(crate) fn has(self, bit: usize) -> bool {
@@ -228,6 +236,9 @@ impl Hooks {
             Action::RetainedSent { .. } => Self::RETAINED_SENT,
             Action::Dropped { .. } => Self::DROPPED,
             Action::Fetched(_) => Self::FETCHED,
+            Action::Heard { .. } => Self::HEARD,
+            Action::Interest { .. } => Self::INTEREST,
+            Action::Agree { .. } => Self::AGREE,
             _ => Self::OTHER,
         };
         hook.0.trailing_zeros() as usize

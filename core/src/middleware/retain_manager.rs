@@ -26,6 +26,8 @@ impl Middleware for RetainManager {
         match action {
             Action::Relay(relay) => {
                 let retain = cx.publication(&relay.what).is_some_and(|publication| publication.retain);
+                // Another shard's is newer.
+                let retain = retain && relay.portion.as_ref().is_none_or(|portion| !portion.outdated);
                 // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
                 if let (true, Some(message)) = (retain, retain.then(|| cx.keep(&relay.what)).flatten()) {
                     cx.emit(Action::StoreRetained(message));

@@ -168,7 +168,7 @@ impl SessionManager {
     fn assign(&self, cx: &mut Cx<'_>) -> Box<str> {
         loop {
             let name = format!("auto-{:016x}", cx.random().next());
-            if self.find(&name).is_none() {
+            if self.find(&name).is_none() && cx.state.home_elsewhere(&name).is_none() {
                 return name.into();
             }
         }

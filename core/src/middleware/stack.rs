@@ -2,7 +2,7 @@
 
 use super::{
     Authentication, Authorize, Connection, DurableBackend, Hooks, InboundManager, KeepAlive, LastWill,
-    MemoryBackend, Middleware, OutboundManager, PacketEmitter, RetainManager, SessionManager,
+    MemoryBackend, Middleware, OutboundManager, PacketEmitter, RetainManager, SessionManager, Shards,
     SubscriptionManager,
 };
 use alloc::boxed::Box;
@@ -83,6 +83,16 @@ impl Stack {
         stack.push(DurableBackend::default())
     }
 
+    /// The same chain as one of several machines that share the work of a broker, see [`Shards`]: that stands behind
+    /// Authorize, so that whatever changes something waits for a SUBSCRIBE that waits for the others.
+    #[must_use]
+    pub fn shard(mut self, shards: Shards) -> Self {
+        let before = ["Connection", "KeepAlive", "Authentication", "Authorize"];
+        let behind = self.names().rposition(|name| before.contains(&name)).map_or(0, |last| last + 1);
+        self.parts.insert(behind, Box::new(shards));
+        self
+    }
+
     /// Appends a middleware.
     #[must_use]
     pub fn push(mut self, part: impl Middleware + 'static) -> Self {
@@ -139,7 +149,7 @@ impl Stack {
     }
 
     /// The names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = &'static str> + ExactSizeIterator + '_ {
         self.parts.iter().map(|part| part.name())
     }
 

@@ -2,9 +2,9 @@
 
 use super::{Malformed, Reader, Saved, Writer, saved};
 use crate::broker::{
-    Access, Action, Answer, Close, Credentials, Disconnect, Effect, Fetch, Fetched, Forward, Identifiers,
-    Input, Notice, OpenSession, Origin, Owner, Peer, Query, Queued, Receiver, Recipient, Record, Relay,
-    RelayAck, Relayed, Reply, Settled, ShardMessage, Source, SubscribeTopic, TopicSubscribed,
+    Access, Action, Answer, Close, Credentials, Disconnect, Effect, Fetch, Fetched, Forward, Heard,
+    Identifiers, Input, Notice, OpenSession, Origin, Owner, Peer, Portion, Query, Queued, Receiver,
+    Recipient, Record, Relay, RelayAck, Relayed, Reply, Settled, Source, SubscribeTopic, TopicSubscribed,
     TopicUnsubscribed, UnsubscribeTopic, What,
 };
 use crate::connection::{Farewell, Phase};
@@ -40,7 +40,7 @@ saved! {
     struct Farewell { reason_string, server_reference }
     struct Session { client_id, connection, version, expiry, queued, outside, subscriptions, paging, stored, left, program }
     struct Peer { address, listener, identity }
-    enum Origin { 0 Program, 1 Shard(shard), 2 Session(session), }
+    enum Origin { 0 Program, 2 Session(session), }
 }
 
 // What happens to the machine.
@@ -55,7 +55,7 @@ saved! {
         6 Complete { ticket, answer },
         7 Committed(through),
         8 CommitFailed(first),
-        9 FromShard { from, message },
+        9 FromShard { from, bytes },
         10 Publish { message, origin },
         11 Subscribe(filter),
         12 Unsubscribe(id),
@@ -97,8 +97,8 @@ saved! {
         25 Forget { ticket },
         26 Close { id, how },
         27 Credit { id },
-        28 HandOver { id, shard },
-        29 Shard { to, message },
+        28 HandOver { id, shard, moved },
+        29 Heard { from, heard },
         30 Notice(notice),
         31 SessionAttached { session, connection },
         32 Dropped { session },
@@ -108,11 +108,15 @@ saved! {
         36 Fetch(fetch),
         37 Fetched(fetched),
         38 HoldBack(forward),
+        39 Interest { filter, members },
+        40 Agree { to, number },
     }
     struct Fetch { session, client_id, skip, messages_max, bytes_max }
     struct Fetched { session, queued }
     enum What { 0 Current, 1 Kept(message), }
-    struct Relay { what, publisher, ack, gated, inbound }
+    struct Relay { what, publisher, ack, gated, inbound, shard, portion }
+    struct Portion { plain, groups, hops, version, outdated }
+    enum Heard { 0 Relayed { through }, 1 Interest { filter, members }, 2 Sync { clock }, 3 Ack { number }, }
     struct RelayAck { to, packet, packet_id }
     struct Forward { what, receivers, held }
     struct Receiver { session, qos, retain, source, identifiers }
@@ -183,10 +187,6 @@ saved! {
     enum Settled { 0 Nothing, 1 Inbound { client_id, packet_id }, 2 Will { client_id }, }
     enum Effect { 0 None, 1 Set, 2 Removed, }
     struct Recipient { client_id, qos, retain, identifiers, packet_id }
-    enum ShardMessage {
-        0 Publish(message),
-        1 Interest { from, filter, wanted },
-    }
 }
 
 impl Saved for SubscribeTopic {

@@ -223,8 +223,19 @@ impl SubscriptionIndex {
     pub fn matches(
         &mut self,
         topic: &str,
+        each: impl FnMut(Subscription),
+        prefer: impl FnMut(&Subscription) -> bool,
+    ) {
+        self.matches_where(topic, each, prefer, |_, _| true);
+    }
+
+    /// The same, but of the shared groups only those for which `shared`, given Topic Filter and ShareName, is true.
+    pub fn matches_where(
+        &mut self,
+        topic: &str,
         mut each: impl FnMut(Subscription),
         mut prefer: impl FnMut(&Subscription) -> bool,
+        mut shared: impl FnMut(&str, &str) -> bool,
     ) {
         debug_assert!(is_topic_name(topic), "not a Topic Name: {topic}");
         let exact = self.find_filter(topic);
@@ -235,11 +246,37 @@ impl SubscriptionIndex {
             let mut next = filter.groups;
             while let Some(group) = next.and_then(|key| groups.get_mut(key)) {
                 next = group.next;
-                group.choose(&mut prefer).map(&mut each);
+                if shared(&filter.text, &group.name) {
+                    group.choose(&mut prefer).map(&mut each);
+                }
             }
         };
         exact.map(&mut deliver);
         trie.walk(topic, deliver);
+    }
+
+    /// One member of a shared group, as [`matches`](Self::matches) finds it; none if there is no such group.
+    pub fn choose(
+        &mut self,
+        filter: &str,
+        share: &str,
+        prefer: impl FnMut(&Subscription) -> bool,
+    ) -> Option<Subscription> {
+        match self.find(filter, Some(share))? {
+            Place::Group(key) => self.groups.get_mut(key)?.choose(prefer),
+            Place::Filter(_) => None,
+        }
+    }
+
+    /// How many members a shared group has, or how many subscribers, groups apart, a filter.
+    #[must_use]
+    pub fn members(&self, filter: &str, share: Option<&str>) -> usize {
+        let list = match self.find(filter, share) {
+            Some(Place::Filter(key)) => self.filters.get(key).map(|filter| &filter.subscribers),
+            Some(Place::Group(key)) => self.groups.get(key).map(|group| &group.members),
+            None => None,
+        };
+        list.map_or(0, List::len)
     }
 
     /// Whether nothing is kept any more, not even inside: so it must be when there is no subscription.

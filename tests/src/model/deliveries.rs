@@ -1,7 +1,8 @@
 //! Messages: who publishes them, and whether what comes out is what somebody subscribed to.
 
 use super::{
-    Broken, Check, Flight, Model, Phase, Promise, Publication, Sent, Seq, Sub, TOLERANCE, broken, matches,
+    Broken, Check, Flight, Lagging, Model, Phase, Promise, Publication, Sent, Seq, Sub, TOLERANCE, broken,
+    matches,
 };
 use crate::model::acks::Expected;
 use culex_core::packet::{Packet, PacketId, PacketType, PropertiesBuf, Property, Publish, QoS, Version};
@@ -90,7 +91,7 @@ impl Model {
                 let at = self.write_topic(topic, message, seq);
                 self.writes[at].repeated = known;
                 if publish.qos == QoS::AtMostOnce && !self.rules.asks {
-                    self.writes[at].sure = Some(seq);
+                    self.will_be_known(Lagging::Write(at));
                 }
                 write = Some(at);
             }
@@ -156,9 +157,9 @@ impl Model {
             publication.receipts += 1;
         }
         publication.received_by = life;
-        if qos == QoS::AtMostOnce && !asks {
-            publication.end = Some(seq);
+        if let (QoS::AtMostOnce, false, Some(message)) = (qos, asks, message) {
             publication.links = connected;
+            self.will_be_known(Lagging::Message(message));
         }
     }
 
@@ -169,10 +170,29 @@ impl Model {
             return;
         }
         self.received_message(seq, None, Some(message), QoS::AtMostOnce);
-        self.publications[message].end = Some(seq);
+        self.will_be_known(Lagging::Message(message));
         if self.publications[message].retain {
             let write = self.write(message, seq);
-            self.writes[write].sure = Some(seq);
+            self.will_be_known(Lagging::Write(write));
+        }
+    }
+
+    /// Nobody is told when something was done: at once where there is one machine, else when all have heard of it.
+    fn will_be_known(&mut self, what: Lagging) {
+        self.lagging.push_back((self.now + self.rules.lag_us, what));
+        self.all_know();
+    }
+
+    /// What all machines have heard of by now.
+    pub(crate) fn all_know(&mut self) {
+        while let Some((due, what)) = self.lagging.front().copied()
+            && due <= self.now
+        {
+            self.lagging.pop_front();
+            match what {
+                Lagging::Message(message) => self.publications[message].end = Some(self.seq),
+                Lagging::Write(write) => drop(self.writes[write].sure.get_or_insert(self.seq)),
+            }
         }
     }
 
@@ -604,7 +624,12 @@ impl Model {
         // and the refusal lost, may be accepted later.
         // After a crash a group's members may get what others had before.
         let crashed = shared && self.lives[index].crashes > 0;
-        let doubtful = crashed || publication.receipts > 1 || self.rules.asks && publication.arrivals > 1;
+        // Of several machines one may choose a member at another that is about to leave: then another is chosen, later.
+        let chosen_again = shared && self.rules.lag_us > 0;
+        let doubtful = crashed
+            || chosen_again
+            || publication.receipts > 1
+            || self.rules.asks && publication.arrivals > 1;
         if publication.is_will || publication.retain || doubtful {
             return Ok(());
         }

@@ -84,6 +84,7 @@ impl Model {
     /// Time passed: wills come due.
     pub fn advance(&mut self, now: Micros) {
         self.now = self.now.max(now);
+        self.all_know();
         if self.down {
             return;
         }

@@ -35,7 +35,7 @@ impl Script {
             let op = op(what & 0x0F, usize::from(what >> 4) % count, profile, &mut bytes);
             steps.push(Step { at_ms, op });
         }
-        Self { seed, profile, clients, steps }
+        Self { seed, profile, clients, steps, shards: 1 }
     }
 }
 

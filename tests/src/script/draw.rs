@@ -25,7 +25,7 @@ impl Script {
         for step in 0..random.between(10, 60) {
             draft.go_on(&mut random.fork(STEP + step));
         }
-        Self { seed, profile, clients, steps: draft.steps }
+        Self { seed, profile, clients, steps: draft.steps, shards: 1 }
     }
 }
 

@@ -69,6 +69,10 @@ impl World<'_> {
     }
 
     pub(super) fn disconnected(&mut self, link: usize, cause: Disconnect) {
+        if self.links[link].moving {
+            self.links[link].lost.get_or_insert(cause);
+            return;
+        }
         let shard = self.links[link].shard;
         let Some(id) = self.links[link].id.take() else { return };
         self.by_id.remove(&(shard, id));
@@ -111,7 +115,7 @@ impl World<'_> {
             let Some(broker) = &mut self.shards[shard].broker else { return };
             if let Some(action) = broker.poll_action() {
                 self.obey(shard, action);
-            } else if !self.transmit(shard) {
+            } else if !self.transmit(shard) && !self.takes_along(shard) {
                 return self.after_turn(shard);
             }
         }
@@ -167,7 +171,7 @@ impl World<'_> {
                     self.schedule(self.now, Event::Up(link));
                 }
             }
-            Action::Shard { to, message } => self.tells(shard, to, *message),
+            Action::HandOver { id, shard: to, moved } => self.hands_over(shard, id, to, moved),
             Action::Notice(_) | Action::Forward(_) => {}
             other => self.breaks(Broken {
                 promise: Promise::WellFormed,
@@ -398,7 +402,8 @@ impl World<'_> {
         self.tickets.clear();
         self.by_id.clear();
         for link in 0..self.links.len() {
-            if self.links[link].id.take().is_some() {
+            let moved = std::mem::take(&mut self.links[link].moving);
+            if self.links[link].id.take().is_some() || moved {
                 let due = self.links[link].down.close(self.now);
                 self.schedule(due, Event::Down(link));
             }

@@ -100,6 +100,8 @@ impl World<'_> {
             full: false,
             nonsense: false,
             closing: false,
+            moving: false,
+            lost: None,
         });
         self.by_id.insert((shard, id), link);
         let bytes = self.clients[client].connect(link, wishes);

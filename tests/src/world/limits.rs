@@ -75,6 +75,7 @@ impl World<'_> {
 
     fn shard_keeps_nothing(&mut self, shard: usize) {
         let now = self.clock();
+        let stack = self.stack_of(shard);
         let Shard { broker: Some(broker), most, .. } = &mut self.shards[shard] else { return };
         let (sessions, records, timer) = (broker.sessions(), broker.records(), broker.deadline());
         if sessions > 0 || !records.is_empty() || timer.is_some() {
@@ -82,10 +83,13 @@ impl World<'_> {
             return self.breaks(Broken { promise: Promise::NothingLeft, what });
         }
         let kept = size(broker);
-        let (seed, stack) = (culex_core::Seed(self.script.seed), Self::stack(self.script.profile));
+        let seed = culex_core::Seed(self.script.seed);
         let new = Broker::new(std::sync::Arc::clone(&self.config), stack, seed, now);
         let Most { connections, sessions } = *most;
-        let most = size(&new) + OTHER_BYTES + CONNECTION_BYTES * connections + SESSION_BYTES * sessions;
+        // What was counted for every other shard grew as well.
+        let others = SHARD_BYTES * (usize::from(new.shard().1) - 1);
+        let most =
+            size(&new) + others + OTHER_BYTES + CONNECTION_BYTES * connections + SESSION_BYTES * sessions;
         if kept > most {
             let what = format!(
                 "{kept} bytes are kept for nobody, after {connections} connections and {sessions} sessions at a time \
@@ -103,6 +107,7 @@ const FILTERS: u64 = 24;
 const CONNECTION_BYTES: usize = 10;
 const SESSION_BYTES: usize = 24;
 const OTHER_BYTES: usize = 30;
+const SHARD_BYTES: usize = 12;
 
 fn size(broker: &Broker) -> usize {
     let mut bytes = Vec::new();

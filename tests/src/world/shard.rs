@@ -1,12 +1,11 @@
-//! Shards: the machines of one broker, each with its own disk, and the channels between them. There is one shard, because the
-//! machine does not share its work yet; everything around it is made for several.
+//! Shards: the machines of one broker, each with its own disk, and the channels between them.
 
 use super::limits::Most;
 use super::{Event, World, key};
 use crate::model::{Broken, Promise};
-use culex_core::broker::{Fetch, ShardMessage};
+use culex_core::broker::{Fetch, Moved};
 use culex_core::store::{Batch, Durability, Image, MemoryStore, Store};
-use culex_core::{Broker, LogSeq, Record, Seed, ShardId};
+use culex_core::{Broker, ConnectionId, LogSeq, Record, Seed, ShardId};
 use std::collections::VecDeque;
 
 /// One machine and what belongs to it.
@@ -19,7 +18,16 @@ pub(super) struct Shard {
     /// The most connections and sessions it had at a time.
     pub(super) most: Most,
     /// What other shards told it and it has not heard yet, with the time at which it will.
-    channel: VecDeque<(u64, ShardId, ShardMessage)>,
+    channel: VecDeque<(u64, ShardId, Told)>,
+}
+
+/// What comes from another shard.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// What its machine says.
+    Said(Vec<u8>),
+    /// A connection.
+    Moved(usize, Box<Moved>),
 }
 
 /// A disk: what is on it, and what is on its way to it.
@@ -137,26 +145,86 @@ impl World<'_> {
     }
 
     /// One shard tells another something, which takes its time; what it told before arrives before.
-    pub(super) fn tells(&mut self, from: usize, to: ShardId, message: ShardMessage) {
+    pub(super) fn tells(&mut self, from: usize, to: ShardId, told: Told) {
         let Some(hearer) = self.shards.get_mut(usize::from(to.0)) else {
-            let what = format!("{message:?} is for {to:?}, which does not exist");
+            let what = format!("{told:?} is for {to:?}, which does not exist");
             return self.breaks(Broken { promise: Promise::WellFormed, what });
         };
-        let wait = self.random.fork(key::CHANNEL + from as u64).fork(self.now).below(2_000);
+        let most = if self.settling { 50 } else { 2_000 };
+        let wait = self.random.fork(key::CHANNEL + from as u64).fork(self.now).below(most);
         let due = hearer.channel.back().map_or(0, |(due, ..)| *due).max(self.now + wait);
-        hearer.channel.push_back((due, ShardId(from as u16), message));
+        hearer.channel.push_back((due, ShardId(from as u16), told));
         self.schedule(due, Event::Hear(to.0.into()));
+    }
+
+    /// What a machine has to say to the others goes on its way; now and then the channel is full, and it stays.
+    pub(super) fn takes_along(&mut self, shard: usize) -> bool {
+        let mut random = self.random.fork(key::CHANNEL + shard as u64).fork(self.now ^ 1);
+        if !self.settling && random.percent(10) {
+            // It is looked at again soon, whatever happens.
+            let broker = self.shards[shard].broker.as_mut();
+            if broker.is_some_and(|broker| broker.shard().1 > 1) {
+                self.schedule(self.now + 1_000, Event::Hear(shard));
+            }
+            return false;
+        }
+        let mut any = false;
+        for to in 0..self.shards.len() {
+            let to = ShardId(to as u16);
+            let said = self.shards[shard].broker.as_mut().and_then(|broker| broker.take_for_shard(to));
+            if let Some(said) = said {
+                any = true;
+                self.digest.bytes(&said);
+                self.tells(shard, to, Told::Said(said));
+            }
+        }
+        any
+    }
+
+    /// A connection goes where it belongs. On its way it belongs to nobody.
+    pub(super) fn hands_over(&mut self, from: usize, id: ConnectionId, to: ShardId, moved: Box<Moved>) {
+        let Some(link) = self.by_id.remove(&(from, id)) else {
+            let what = format!("{id:?} was handed over, but it is not there");
+            return self.breaks(Broken { promise: Promise::WellFormed, what });
+        };
+        self.links[link].id = None;
+        self.links[link].moving = true;
+        self.tells(from, to, Told::Moved(link, moved));
     }
 
     /// A shard hears what has arrived.
     pub(super) fn hears(&mut self, shard: usize) {
         let now = self.clock();
         let Shard { broker: Some(broker), channel, .. } = &mut self.shards[shard] else { return };
-        if channel.front().is_some_and(|(due, ..)| *due <= self.now)
-            && let Some((_, from, message)) = channel.pop_front()
-        {
-            self.inputs += 1;
-            broker.from_shard(now, from, message);
+        if channel.front().is_none_or(|(due, ..)| *due > self.now) {
+            return;
+        }
+        match channel.pop_front() {
+            Some((_, from, Told::Said(said))) => {
+                self.inputs += 1;
+                broker.from_shard(now, from, &said);
+            }
+            Some((_, _, Told::Moved(link, moved))) => self.takes_over(shard, link, *moved),
+            None => {}
+        }
+    }
+
+    fn takes_over(&mut self, shard: usize, link: usize, moved: Moved) {
+        let now = self.clock();
+        self.links[link].moving = false;
+        let Some(broker) = &mut self.shards[shard].broker else { return };
+        self.inputs += 2;
+        let Ok(id) = broker.accept(now, moved.peer) else {
+            let what = "a connection that was handed over is not accepted".into();
+            return self.breaks(Broken { promise: Promise::WellFormed, what });
+        };
+        self.links[link].shard = shard;
+        self.links[link].id = Some(id);
+        self.by_id.insert((shard, id), link);
+        broker.receive(now, id, &moved.received);
+        match self.links[link].lost.take() {
+            Some(cause) => self.disconnected(link, cause),
+            None => self.schedule(self.now, Event::Up(link)),
         }
     }
 }
@@ -167,8 +235,8 @@ mod tests {
     use crate::script::{Profile, Script};
     use std::collections::BTreeSet;
 
-    fn interest(number: u64) -> ShardMessage {
-        ShardMessage::Interest { from: ShardId(0), filter: format!("a/{number}"), wanted: true }
+    fn said(number: u8) -> Told {
+        Told::Said(vec![9, number])
     }
 
     #[test]
@@ -179,14 +247,13 @@ mod tests {
         world.start();
         for number in 0..20 {
             world.now = number;
-            world.tells(0, ShardId(1), interest(number));
+            world.tells(0, ShardId(1), said(number as u8));
         }
         let channel = &world.shards[1].channel;
         let dues: Vec<u64> = channel.iter().map(|(due, ..)| *due).collect();
         assert!(dues.is_sorted() && dues[0] > 0, "{dues:?}");
-        let filter = |message: &ShardMessage| format!("{message:?}");
-        let told: Vec<String> = channel.iter().map(|(_, _, message)| filter(message)).collect();
-        assert_eq!(told, (0..20).map(|number| filter(&interest(number))).collect::<Vec<_>>());
+        let told: Vec<String> = channel.iter().map(|(_, _, told)| format!("{told:?}")).collect();
+        assert_eq!(told, (0..20).map(|number| format!("{:?}", said(number))).collect::<Vec<_>>());
 
         world.hears(1);
         assert_eq!(world.inputs, 0, "nothing has arrived yet");
@@ -194,7 +261,7 @@ mod tests {
         (0..30).for_each(|_| world.hears(1));
         assert_eq!((world.inputs, world.shards[1].channel.len()), (20, 0));
         assert_eq!(world.broken, None);
-        world.tells(0, ShardId(2), interest(0));
+        world.tells(0, ShardId(2), said(0));
         assert!(world.broken.is_some(), "there is no third shard");
     }
 
