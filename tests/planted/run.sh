@@ -57,9 +57,10 @@ echo '|---|---|---|---:|---|'
 for name in "$@"; do
     patch=$PWD/tests/planted/$name.patch
     expected=$(header "$patch" promise)
+    shards=$(header "$patch" shards)
     apply "$patch"
     if build; then
-        found=$(timeout 600 "$runner" "$seeds" "$false_alarms" "$expected") || true
+        found=$(timeout 600 "$runner" "$seeds" "$false_alarms" "$expected" "${shards:-1}") || true
     else
         found='-|0|does not build|'
     fi

@@ -459,7 +459,12 @@ impl Model {
         let once = self.rules.overlapping_once;
         let merged = if once && !asking.live.is_empty() { &asking.in_force } else { &asking.live };
         identifiers_out(merged, &asking.stored, seen, &what)?;
-        self.count_out(index, message, seen, asking.in_force.len(), asking.storable, &what)?;
+        // Once for all that match. But where a message came for a member of a group that had left, another is chosen, and a
+        // subscription of that one's own may have been served before.
+        let again = self.rules.lag_us > 0 && asking.in_force.iter().any(|sub| sub.share.is_some());
+        let most = if once { 1 + usize::from(again) } else { usize::MAX };
+        let live = asking.in_force.len().min(most);
+        self.count_out(index, message, seen, live, asking.storable, &what)?;
         if let [Sub { share: Some(group), filter, .. }] = &asking.live[..]
             && asking.stored.is_empty()
         {
@@ -572,8 +577,7 @@ impl Model {
         let (live, stored) = (live as u32, stored as u32);
         let life = &mut self.lives[index];
         let receipts = self.publications[message].receipts;
-        let once = self.rules.overlapping_once;
-        let live = if once { live.min(1) } else { live } * receipts;
+        let live = live * receipts;
         let sent = life.sent.entry(message).or_default();
         if seen.retain {
             sent.retained += 1;

@@ -1,6 +1,6 @@
 //! Retained messages: what is there is what was written last.
 
-use super::{Broken, Check, Model, Promise, Seq, broken};
+use super::{Broken, Check, Lagging, Model, Promise, Seq, broken};
 
 /// A write of a topic's retained message.
 #[derive(Debug, Clone)]
@@ -41,8 +41,11 @@ impl Model {
     }
 
     pub(crate) fn write_is_sure(&mut self, message: usize, seq: Seq, sure: bool) {
-        for write in self.writes.iter_mut().filter(|write| write.message == Some(message)) {
-            if sure {
+        let writes = self.writes.iter_mut().enumerate();
+        for (at, write) in writes.filter(|(_, write)| sure && write.message == Some(message)) {
+            if self.rules.lag_us > 0 {
+                self.lagging.push_back((self.now + self.rules.lag_us, Lagging::Write(at)));
+            } else {
                 write.sure.get_or_insert(seq);
             }
         }

@@ -90,9 +90,10 @@ impl Model {
             // It may have been let in, and lost its session to this one, before its CONNACK came out.
             self.may_be_published(will, seq);
         }
-        // Whichever of them is let in last takes the session over from the others.
+        // Whichever of them is let in last takes the session over from the others: the one whose answer comes last, or who is
+        // handed over last.
         let rivals = self.links.values().filter(|state| state.client == client && !state.gone).count();
-        let asks = self.rules.asks;
+        let asks = self.rules.asks || self.rules.lag_us > 0;
         for (other, state) in &mut self.links {
             if rivals > 1 && state.client == client && !state.gone && (asks || *other != link) {
                 state.may_close = Some("takeover");
