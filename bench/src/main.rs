@@ -1,9 +1,10 @@
 //! What each runtime and each transport costs: `culex-bench transports`; how it measures, and what came of it, is in
 //! `docs/benchmarks.md`. What engines cost that keep the durable state: `culex-bench stores`. Whether the program keeps what
-//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`.
+//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`. `culex-bench charts` draws.
 #![forbid(unsafe_code)]
 
 mod broker;
+mod charts;
 mod client;
 mod durability;
 mod kill;
@@ -38,6 +39,8 @@ enum Command {
     Durability(durability::Plan),
     /// Let the machine alone pass messages on: to be counted by callgrind
     Machine(machine::Plan),
+    /// Draw what was measured
+    Charts(charts::Plan),
     #[command(hide = true)]
     StoreVictim(stores::Victim),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Kill(plan) => kill::run(&plan),
         Command::Durability(plan) => durability::run(&plan),
         Command::Machine(plan) => machine::run(&plan),
+        Command::Charts(plan) => charts::run(&plan),
         Command::StoreVictim(victim) => stores::victim(&victim).map(|()| String::new()),
     };
     match report {

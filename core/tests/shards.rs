@@ -4,7 +4,7 @@ use culex_core::broker::{Disconnect, Moved, Peer};
 use culex_core::hash::Seed;
 use culex_core::middleware::Shards;
 use culex_core::packet::{
-    Framed, Packet, PropertiesBuf, QoS, ReasonCode, Subscribe, SubscribeFiltersBuf, SubscriptionOptions,
+    Framed, Packet, PropertiesBuf, Property, QoS, ReasonCode, Subscribe, SubscribeFiltersBuf, SubscriptionOptions,
     Version, frame,
 };
 use culex_core::testing::{connect, id, publish};
@@ -316,6 +316,26 @@ fn a_retained_message_is_found_at_every_machine_and_the_last_write_wins_everywhe
     cluster.subscribe(late, "t", Q0);
     cluster.settle();
     assert_eq!(cluster.packets(late), ["Suback [0]"]);
+}
+
+/// It waited too long to be passed on. That the topic has no retained message any more holds all the same, and everywhere.
+#[test]
+fn a_message_that_expired_still_removes_the_retained_message_at_every_machine() {
+    let mut cluster = Cluster::new(2);
+    let (alice, _) = cluster.apart();
+    let mut packet = publish("t", "kept", Q0);
+    packet.retain = true;
+    cluster.send(alice, &Packet::Publish(packet));
+    cluster.settle();
+    let mut properties = PropertiesBuf::default();
+    properties.push(Property::MessageExpiryInterval(0));
+    let mut packet = publish("t", "", Q0);
+    (packet.retain, packet.properties) = (true, properties.as_properties());
+    cluster.send(alice, &Packet::Publish(packet));
+    cluster.settle();
+    for machine in &cluster.machines {
+        assert!(machine.records().is_empty(), "{:?}", machine.shard());
+    }
 }
 
 /// [MQTT-4.8.2-4], [MQTT-4.8.2-5]

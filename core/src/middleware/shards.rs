@@ -292,7 +292,8 @@ impl Shards {
     fn relay(&mut self, cx: &mut Cx<'_>, relay: &mut Relay) {
         let Some(publication) = cx.publication(&relay.what) else { return };
         let (topic, qos, retain) = (publication.topic, publication.qos, publication.retain);
-        if publication.expired(cx.now().wall) {
+        if publication.expired(cx.now().wall) && !retain {
+            // Nobody gets it. But what it says about the retained message of its topic is to be so everywhere.
             return;
         }
         if relay.ack.is_some() || relay.shard.is_some() {
