@@ -90,7 +90,9 @@ impl Model {
             if publish.retain {
                 let at = self.write_topic(topic, message, seq);
                 self.writes[at].repeated = known;
-                if publish.qos == QoS::AtMostOnce && !self.rules.asks {
+                // Who was given up, for a takeover for instance, and whose socket cannot be told, is no longer heard.
+                let heard = self.links.get(&link).is_some_and(|state| state.may_close.is_none());
+                if publish.qos == QoS::AtMostOnce && !self.rules.asks && heard {
                     self.will_be_known(Lagging::Write(at));
                 }
                 write = Some(at);

@@ -104,7 +104,7 @@ impl World<'_> {
 const FILTERS: u64 = 24;
 /// What each connection and each session there was at a time leaves behind in a snapshot: places in tables, for whoever
 /// comes next; and what counters need. Measured: the largest of 30,000 stories need all of it but a few bytes.
-const CONNECTION_BYTES: usize = 10;
+const CONNECTION_BYTES: usize = 11;
 const SESSION_BYTES: usize = 24;
 const OTHER_BYTES: usize = 30;
 const SHARD_BYTES: usize = 12;
