@@ -1,15 +1,18 @@
 //! What each runtime and each transport costs: `culex-bench transports`; how it measures, and what came of it, is in
 //! `docs/benchmarks.md`. What engines cost that keep the durable state: `culex-bench stores`. Whether the program keeps what
-//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`.
-#![forbid(unsafe_code)]
+//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`. What many connections,
+//! subscriptions and messages cost: `culex-bench scale`.
+#![deny(unsafe_code)]
 
 mod broker;
 mod client;
+mod counted;
 mod durability;
 mod kill;
 mod load;
 mod machine;
 mod report;
+mod scale;
 mod stores;
 mod stream;
 mod transports;
@@ -38,9 +41,14 @@ enum Command {
     Durability(durability::Plan),
     /// Let the machine alone pass messages on: to be counted by callgrind
     Machine(machine::Plan),
+    /// Count what many connections, sessions, subscriptions, retained and queued messages cost the machine
+    Scale(scale::Plan),
     #[command(hide = true)]
     StoreVictim(stores::Victim),
 }
+
+#[global_allocator]
+static ALLOCATOR: counted::Counting = counted::Counting;
 
 fn main() -> ExitCode {
     let report = match Line::parse().command {
@@ -49,6 +57,7 @@ fn main() -> ExitCode {
         Command::Kill(plan) => kill::run(&plan),
         Command::Durability(plan) => durability::run(&plan),
         Command::Machine(plan) => machine::run(&plan),
+        Command::Scale(plan) => scale::run(&plan),
         Command::StoreVictim(victim) => stores::victim(&victim).map(|()| String::new()),
     };
     match report {
