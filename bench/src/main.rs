@@ -1,16 +1,19 @@
 //! What each runtime and each transport costs: `culex-bench transports`; how it measures, and what came of it, is in
 //! `docs/benchmarks.md`. What engines cost that keep the durable state: `culex-bench stores`. Whether the program keeps what
-//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`. `culex-bench charts` draws.
-#![forbid(unsafe_code)]
+//! it promised when it is killed: `culex-bench kill`; what keeping it costs: `culex-bench durability`. What many connections,
+//! subscriptions and messages cost: `culex-bench scale`. `culex-bench charts` draws what was measured.
+#![deny(unsafe_code)]
 
 mod broker;
 mod charts;
 mod client;
+mod counted;
 mod durability;
 mod kill;
 mod load;
 mod machine;
 mod report;
+mod scale;
 mod stores;
 mod stream;
 mod transports;
@@ -41,9 +44,14 @@ enum Command {
     Machine(machine::Plan),
     /// Draw what was measured
     Charts(charts::Plan),
+    /// Count what many connections, sessions, subscriptions, retained and queued messages cost the machine
+    Scale(scale::Plan),
     #[command(hide = true)]
     StoreVictim(stores::Victim),
 }
+
+#[global_allocator]
+static ALLOCATOR: counted::Counting = counted::Counting;
 
 fn main() -> ExitCode {
     let report = match Line::parse().command {
@@ -53,6 +61,7 @@ fn main() -> ExitCode {
         Command::Durability(plan) => durability::run(&plan),
         Command::Machine(plan) => machine::run(&plan),
         Command::Charts(plan) => charts::run(&plan),
+        Command::Scale(plan) => scale::run(&plan),
         Command::StoreVictim(victim) => stores::victim(&victim).map(|()| String::new()),
     };
     match report {

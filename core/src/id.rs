@@ -5,6 +5,7 @@ use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
+use core::num::NonZeroU32;
 
 /// A key of [`Slots`] and [`Table`].
 pub trait Id: Copy + Eq + fmt::Debug {
@@ -21,27 +22,33 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name {
-            index: u32,
+            /// One more than the index: so there is room for `None`.
+            place: NonZeroU32,
             generation: u32,
         }
 
         impl Id for $name {
+            #[inline]
             fn new(index: u32, generation: u32) -> Self {
-                Self { index, generation }
+                Self { place: NonZeroU32::MIN.saturating_add(index), generation }
             }
+            #[inline]
             fn index(self) -> u32 {
-                self.index
+                self.place.get() - 1
             }
+            #[inline]
             fn generation(self) -> u32 {
                 self.generation
             }
         }
 
-        saved! { struct $name { index, generation } }
+        saved! { struct $name { place, generation } }
+
+        const _: () = assert!(size_of::<Option<$name>>() == 8);
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({}.{})", stringify!($name), self.index, self.generation)
+                write!(f, "{}({}.{})", stringify!($name), self.index(), self.generation)
             }
         }
     };
@@ -204,6 +211,13 @@ impl<K: Id, T> Table<K, T> {
     pub fn remove(&mut self, id: K) -> Option<T> {
         let entry = self.entries.get_mut(id.index() as usize)?;
         if entry.0 == id.generation() { entry.1.take() } else { None }
+    }
+
+    /// The id whose value is at a place.
+    #[must_use]
+    pub fn id_at(&self, index: u32) -> Option<K> {
+        let (generation, value) = self.entries.get(index as usize)?;
+        value.as_ref().map(|_| K::new(index, *generation))
     }
 
     /// All values in the order of their places, those of ids that are stale by now too.

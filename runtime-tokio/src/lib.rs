@@ -23,6 +23,7 @@
 //! runtime it is called from, for programs that have one.
 #![forbid(unsafe_code)]
 
+mod poller;
 mod socket;
 
 pub use crate::socket::stream;
@@ -31,13 +32,16 @@ pub use culex_runtime::{
     SubscribeError, Subscription, Transport,
 };
 
+use crate::poller::Poller;
 use crate::socket::Connection;
 use culex_core::Peer;
 use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
+use mio::Registry;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 use tokio::runtime::LocalOptions;
@@ -119,30 +123,44 @@ impl Bound {
     async fn serve(self) -> io::Result<()> {
         let (driver, listeners) = self.0.into_parts();
         let shard = Shard::new(driver);
+        let poller = Poller::new()?;
         for (index, listener) in listeners {
             let listener = socket::Listener::new(listener)?;
-            spawn_local(accept(shard.clone(), listener, index));
+            spawn_local(accept(shard.clone(), poller.registry()?, listener, index));
         }
         // A task like the others: so it takes its turn behind every connection that is ready.
-        spawn_local(turns(shard)).await.map_err(io::Error::other)
+        spawn_local(turns(shard, poller)).await.map_err(io::Error::other)?
     }
 }
 
-async fn turns(shard: Shard<Connection>) {
+async fn turns(shard: Shard<Connection>, mut poller: Poller) -> io::Result<()> {
     let mut armed: Option<Instant> = None;
     let mut sleep = pin!(sleep_until(Instant::now().into()));
+    let streams = Rc::new(());
     loop {
-        poll_fn(|cx| match shard.poll_begun(cx) {
-            Poll::Pending if armed.is_some() => sleep.as_mut().poll(cx),
-            begun => begun,
+        poll_fn(|cx| {
+            shard.poll_woken(cx);
+            if let Poll::Ready(Err(error)) = poller.poll(cx, &shard) {
+                return Poll::Ready(Err(error));
+            }
+            match shard.poll_begun(cx) {
+                Poll::Pending if armed.is_some() => sleep.as_mut().poll(cx).map(Ok),
+                begun => begun.map(Ok),
+            }
         })
-        .await;
+        .await?;
         while let Some(connection) = shard.accept_given() {
-            spawn_local(connection);
+            let counted = streams.clone();
+            spawn_local(async move {
+                connection.await;
+                drop(counted);
+            });
         }
-        // Everything that is ready is read before anything is written.
-        yield_now().await;
-        let Turn::Wait(deadline) = shard.turn() else { return };
+        if Rc::strong_count(&streams) > 1 {
+            // Everything that is ready is read before anything is written.
+            yield_now().await;
+        }
+        let Turn::Wait(deadline) = shard.turn() else { return Ok(()) };
         // A later deadline is looked at when the earlier one has passed: re-arming costs more than waking.
         let passed = armed.is_some_and(|armed| armed <= Instant::now());
         if passed || deadline.is_some_and(|deadline| armed.is_none_or(|armed| deadline < armed)) {
@@ -154,7 +172,7 @@ async fn turns(shard: Shard<Connection>) {
     }
 }
 
-async fn accept(shard: Shard<Connection>, listener: socket::Listener, index: u16) {
+async fn accept(shard: Shard<Connection>, registry: Registry, listener: socket::Listener, index: u16) {
     let mut errors = AcceptErrors::default();
     // tokio's budget for a task makes sure that a flood of connections does not keep the others waiting.
     loop {
@@ -163,11 +181,8 @@ async fn accept(shard: Shard<Connection>, listener: socket::Listener, index: u16
         match accepted {
             Ok((socket, address)) => {
                 errors.succeeded();
-                if let Some(connection) =
-                    shard.accept(socket, Peer { address, listener: index, identity: None })
-                {
-                    spawn_local(connection);
-                }
+                let peer = Peer { address, listener: index, identity: None };
+                shard.take(peer, |id| socket.register(&registry, id));
             }
             Err(error) if errors.failed(&error) => {
                 let _ = timeout(AcceptErrors::PAUSE, poll_fn(|cx| shard.poll_closed(cx, seen))).await;

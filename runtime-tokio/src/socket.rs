@@ -1,13 +1,17 @@
 //! tokio's sockets and streams as a shard sees them.
 
+use crate::poller::{Polled, watch};
+use culex_core::ConnectionId;
 use culex_runtime::{AsyncStream, ListenSocket, Socket, SocketFile, Stream};
-use rustix::net::{Shutdown, shutdown};
+use mio::Registry;
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 /// A stream of tokio's for [`Handle::accept`](crate::Handle::accept), TLS or what else the program put into it included.
 pub fn stream(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Stream {
@@ -16,35 +20,74 @@ pub fn stream(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Stream {
 
 #[derive(Debug)]
 pub(crate) enum Connection {
+    Tcp(Polled<TcpStream>),
+    Unix(Polled<UnixStream>),
+    Own(Stream),
+}
+
+impl Connection {
+    /// The poll has news of it.
+    pub(crate) fn note(&mut self, event: &Event) {
+        match self {
+            Self::Tcp(socket) => socket.note(event),
+            Self::Unix(socket) => socket.note(event),
+            Self::Own(_) => {}
+        }
+    }
+
+    fn socket(&mut self) -> &mut dyn Socket {
+        match self {
+            Self::Tcp(socket) => socket,
+            Self::Unix(socket) => socket,
+            Self::Own(stream) => stream,
+        }
+    }
+}
+
+/// A connection that was accepted and is not watched yet.
+pub(crate) enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Own(Stream),
+}
+
+impl Accepted {
+    pub(crate) fn register(self, registry: &Registry, id: ConnectionId) -> io::Result<Connection> {
+        Ok(match self {
+            Self::Tcp(stream) => Connection::Tcp(Polled::new(registry, id, stream)?),
+            Self::Unix(stream) => Connection::Unix(Polled::new(registry, id, stream)?),
+        })
+    }
 }
 
 #[derive(Debug)]
 pub(crate) enum Listener {
-    Tcp(TcpListener),
+    Tcp(AsyncFd<TcpListener>),
     /// With its file, which goes with it.
-    Unix(UnixListener, #[expect(dead_code)] Option<SocketFile>),
+    Unix(AsyncFd<UnixListener>, #[expect(dead_code)] Option<SocketFile>),
 }
 
 impl Listener {
     pub(crate) fn new(socket: ListenSocket) -> io::Result<Self> {
         Ok(match socket {
-            ListenSocket::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            ListenSocket::Unix(listener, file) => Self::Unix(UnixListener::from_std(listener)?, file),
+            ListenSocket::Tcp(listener) => Self::Tcp(watch(TcpListener::from_std(listener))?),
+            ListenSocket::Unix(listener, file) => Self::Unix(watch(UnixListener::from_std(listener))?, file),
         })
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<(Connection, Option<SocketAddr>)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Accepted, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // Without it small packets would wait for acknowledgements; without success it is merely slow.
-                let _ = stream.set_nodelay(true);
-                Ok((Connection::Tcp(stream), Some(address)))
+                let accept = |listener: &TcpListener| listener.accept();
+                let (stream, address) = listener.async_io(Interest::READABLE, accept).await?;
+                if !ListenSocket::GIVES_NODELAY {
+                    let _ = stream.set_nodelay(true);
+                }
+                Ok((Accepted::Tcp(stream), Some(address)))
             }
-            Self::Unix(listener, _) => Ok((Connection::Unix(listener.accept().await?.0), None)),
+            Self::Unix(listener, _) => {
+                let accept = |listener: &UnixListener| listener.accept();
+                Ok((Accepted::Unix(listener.async_io(Interest::READABLE, accept).await?.0), None))
+            }
         }
     }
 }
@@ -63,38 +106,25 @@ impl Socket for Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        // Unlike `try_read` this knows that after a short read there is nothing more: one system call less.
-        let mut read = ReadBuf::new(buffer);
         match self {
-            Self::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut read))?,
-            Self::Unix(stream) => ready!(Pin::new(stream).poll_read(cx, &mut read))?,
-            Self::Own(stream) => return stream.poll_read(cx, buffer),
+            Self::Tcp(socket) => socket.poll_read(cx, buffer),
+            socket => socket.socket().poll_read(cx, buffer),
         }
-        Poll::Ready(Ok(read.filled().len()))
     }
 
     fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_write_vectored(slices),
-            Self::Unix(stream) => stream.try_write_vectored(slices),
-            Self::Own(stream) => stream.try_write_vectored(slices),
+            Self::Tcp(socket) => socket.try_write_vectored(slices),
+            socket => socket.socket().try_write_vectored(slices),
         }
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_write_ready(cx),
-            Self::Unix(stream) => stream.poll_write_ready(cx),
-            Self::Own(stream) => stream.poll_writable(cx),
-        }
+        self.socket().poll_writable(cx)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => Ok(shutdown(stream, Shutdown::Write)?),
-            Self::Unix(stream) => Ok(shutdown(stream, Shutdown::Write)?),
-            Self::Own(stream) => stream.shutdown_write(),
-        }
+        self.socket().shutdown_write()
     }
 }
 

@@ -196,6 +196,10 @@ pub enum Accepted {
 }
 
 impl ListenSocket {
+    /// Whether what is accepted has `TCP_NODELAY`, because its listener has: without it small packets would wait for
+    /// acknowledgements. A system call less for each connection.
+    pub const GIVES_NODELAY: bool = cfg!(target_os = "linux");
+
     /// Accepts a connection, which does not block either. The address is that of a peer by TCP.
     ///
     /// # Errors
@@ -205,8 +209,9 @@ impl ListenSocket {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept()?;
                 stream.set_nonblocking(true)?;
-                // Without it small packets would wait for acknowledgements; without success it is merely slow.
-                let _ = stream.set_nodelay(true);
+                if !Self::GIVES_NODELAY {
+                    let _ = stream.set_nodelay(true);
+                }
                 Ok((Accepted::Tcp(stream), Some(address)))
             }
             Self::Unix(listener, _) => {
@@ -234,6 +239,8 @@ impl ListenSocket {
                 // The standard library's backlog differs between platforms: set it again.
                 rustix::net::listen(&listener, BACKLOG)?;
                 listener.set_nonblocking(true)?;
+                // Without success it is merely slow.
+                let _ = sockopt::set_tcp_nodelay(&listener, true);
                 Ok(Self::Tcp(listener))
             }
         }
@@ -255,7 +262,10 @@ impl ListenSocket {
         }
         let given = if unix { Self::Unix(socket.into(), None) } else { Self::Tcp(socket.into()) };
         match &given {
-            Self::Tcp(listener) => listener.set_nonblocking(true)?,
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let _ = sockopt::set_tcp_nodelay(listener, true);
+            }
             Self::Unix(listener, _) => listener.set_nonblocking(true)?,
         }
         Ok(given)
@@ -373,6 +383,19 @@ mod tests {
         let error = bind(&url).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on {url}: address in use"));
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn what_is_accepted_does_not_wait_for_acknowledgements() {
+        let given = TcpListener::bind("127.0.0.1:0").unwrap();
+        for listener in
+            [Listener::new("mqtt://127.0.0.1:0"), Listener::new("mqtt://127.0.0.1:0").socket(given.into())]
+        {
+            let socket = listener.bind().unwrap().socket.unwrap();
+            let _client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+            let Ok((Accepted::Tcp(accepted), _)) = socket.accept() else { panic!("nobody is there") };
+            assert!(accepted.nodelay().unwrap());
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! One task per connection only reads; its future is an id and a pointer. All read into one buffer. One more task ends
 //! the turns: it is woken once, lets every connection that is ready be read first, then writes what all of them left
 //! for each peer. Writing in the reading task instead costs a third more where many publish to one.
+//!
+//! A runtime that learns which sockets are ready without a task for each has no such tasks for them: it
+//! [`take`](Shard::take)s the connections and calls [`ready`](Shard::ready).
 
 use crate::{Driver, Effect, Stream, Turn, Written};
 use culex_core::id::Table;
@@ -11,6 +14,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -60,6 +64,8 @@ struct Inner<S> {
     /// Whether a turn has begun and is to be ended.
     begun: bool,
     turn: Option<Waker>,
+    /// Connections without a task that are to be polled.
+    woken: Vec<ConnectionId>,
     /// How many connections were closed so far.
     closed: u64,
     acceptors: Vec<Waker>,
@@ -68,10 +74,18 @@ struct Inner<S> {
 struct Connection<S> {
     socket: S,
     task: Option<Waker>,
+    /// It has no task and will have none.
+    taskless: bool,
     /// The machine said goodbye: wait for the peer to close.
     finishing: bool,
     /// The socket was full.
     full: bool,
+}
+
+impl<S> Connection<S> {
+    fn new(socket: S, taskless: bool) -> Self {
+        Self { socket, task: None, taskless, finishing: false, full: false }
+    }
 }
 
 impl<S> Clone for Shard<S> {
@@ -90,6 +104,7 @@ impl<S: Socket> Shard<S> {
             buffer: vec![0; READ_BYTES].into(),
             begun: false,
             turn: None,
+            woken: Vec::new(),
             closed: 0,
             acceptors: Vec::new(),
         })))
@@ -102,17 +117,47 @@ impl<S: Socket> Shard<S> {
         let inner = &mut *self.0.borrow_mut();
         inner.begin();
         let id = inner.driver.accept(peer).ok()?;
-        inner.connections.insert(id, Connection { socket, task: None, finishing: false, full: false });
+        inner.connections.insert(id, Connection::new(socket, false));
         let shard = self.clone();
-        Some(poll_fn(move |cx| {
-            // Whatever panics, the machine or its chain: it is known which connection it was about, and the others go on.
-            catch_unwind(AssertUnwindSafe(|| shard.0.borrow_mut().poll_connection(cx, id))).unwrap_or_else(
-                |_| {
-                    tracing::error!(?id, "a panic: the connection that it was about is closed");
-                    shard.0.borrow_mut().ended(id, Disconnect::Error)
-                },
-            )
-        }))
+        Some(poll_fn(move |cx| shard.poll_connection(cx, id)))
+    }
+
+    fn poll_connection(&self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
+        // Whatever panics, the machine or its chain: it is known which connection it was about, and the others go on.
+        catch_unwind(AssertUnwindSafe(|| self.0.borrow_mut().poll_connection(cx, id))).unwrap_or_else(|_| {
+            tracing::error!(?id, "a panic: the connection that it was about is closed");
+            self.0.borrow_mut().ended(id, Disconnect::Error)
+        })
+    }
+
+    /// Takes a connection over that has no task: the caller makes its socket, and says from then on when it is
+    /// [`ready`](Self::ready). If the machine does not want it, or its socket cannot be made, it is closed.
+    pub fn take(&self, peer: Peer, make: impl FnOnce(ConnectionId) -> io::Result<S>) {
+        let inner = &mut *self.0.borrow_mut();
+        inner.begin();
+        let Ok(id) = inner.driver.accept(peer) else { return };
+        match make(id) {
+            Ok(socket) => drop(inner.connections.insert(id, Connection::new(socket, true))),
+            Err(_) => inner.driver.disconnected(id, Disconnect::Error),
+        }
+    }
+
+    /// The socket of a connection without a task may be ready: the one at this place, [`index`](culex_core::id::Id::index) of its id, as
+    /// `note` tells it. In the task that ends the turns.
+    pub fn ready(&self, cx: &mut Context<'_>, place: u32, note: impl FnOnce(&mut S)) {
+        let id = self.0.borrow_mut().note(place, note);
+        if let Some(id) = id {
+            let _ = self.poll_connection(cx, id);
+        }
+    }
+
+    /// Polls the connections without a task that have something to go on with. In the task that ends the turns, before
+    /// [`poll_begun`](Self::poll_begun).
+    pub fn poll_woken(&self, cx: &mut Context<'_>) {
+        let woken = self.0.borrow_mut().take_woken();
+        for id in woken {
+            let _ = self.poll_connection(cx, id);
+        }
     }
 
     /// Takes the next stream that the program gave and returns the task that reads it, as [`accept`](Self::accept) does.
@@ -209,6 +254,30 @@ impl<S> Inner<S> {
     }
 }
 
+impl<S> Inner<S> {
+    fn note(&mut self, place: u32, note: impl FnOnce(&mut S)) -> Option<ConnectionId> {
+        let id = self.connections.id_at(place)?;
+        let connection = self.connections.get_mut(id).filter(|connection| connection.taskless)?;
+        note(&mut connection.socket);
+        Some(id)
+    }
+
+    fn take_woken(&mut self) -> Vec<ConnectionId> {
+        // Who would be woken to end the turn is awake.
+        self.turn = None;
+        mem::take(&mut self.woken)
+    }
+
+    /// Polls a connection soon.
+    fn wake(&mut self, id: ConnectionId) {
+        match self.connections.get(id) {
+            Some(connection) if connection.taskless => self.woken.push(id),
+            Some(Connection { task: Some(task), .. }) => task.wake_by_ref(),
+            _ => {}
+        }
+    }
+}
+
 impl<S: Socket> Inner<S> {
     fn begin(&mut self) {
         if !self.begun {
@@ -221,7 +290,10 @@ impl<S: Socket> Inner<S> {
 
     fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
         let Some(connection) = self.connections.get_mut(id) else { return Poll::Ready(()) };
-        set_waker(&mut connection.task, cx);
+        let taskless = connection.taskless;
+        if !taskless {
+            set_waker(&mut connection.task, cx);
+        }
         connection.socket.poll_output(cx);
         if connection.full {
             match connection.socket.poll_writable(cx) {
@@ -255,6 +327,9 @@ impl<S: Socket> Inner<S> {
             self.begin();
             if count == wanted {
                 // There may be much more: the others first.
+                if taskless {
+                    self.woken.push(id);
+                }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -288,13 +363,9 @@ impl<S: Socket> Inner<S> {
                 if connection.socket.shutdown_write().is_err() {
                     return self.end(id, Disconnect::Closed);
                 }
-                wake(&connection.task);
+                self.wake(id);
             }
-            Effect::Credit { id } => {
-                if let Some(connection) = self.connections.get(id) {
-                    wake(&connection.task);
-                }
-            }
+            Effect::Credit { id } => self.wake(id),
         }
     }
 
@@ -311,7 +382,7 @@ impl<S: Socket> Inner<S> {
             match (written, self.connections.get_mut(id)) {
                 (Written::Full, Some(connection)) => {
                     connection.full = true;
-                    wake(&connection.task);
+                    self.wake(id);
                 }
                 (Written::Broken, _) => self.end(id, Disconnect::Error),
                 _ => {}
@@ -331,12 +402,6 @@ fn set_waker(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) if waker.will_wake(cx.waker()) => {}
         _ => *place = Some(cx.waker().clone()),
-    }
-}
-
-fn wake(task: &Option<Waker>) {
-    if let Some(task) = task {
-        task.wake_by_ref();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::id::{ConnectionId, SessionId, Ticket, load_free};
 use crate::saved::{Malformed, Reader, Saved, Writer};
 use crate::time::Mono;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 /// What a timer belongs to, and what its middleware is called with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum Owner {
 
 /// An armed timer, to cancel or move it. The holder forgets it when it fired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimerId(u32);
+pub struct TimerId(NonZeroU32);
 
 #[derive(Debug)]
 struct Slot {
@@ -36,8 +37,12 @@ struct Slot {
 }
 
 impl TimerId {
+    fn new(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
     pub(crate) fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
 }
 
@@ -48,7 +53,7 @@ impl Saved for TimerId {
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let timer = Self(u32::load(from)?);
+        let timer = Self(Saved::load(from)?);
         from.claim(timer)
     }
 }
@@ -82,7 +87,7 @@ impl Timers {
         };
         self.heap.push(index);
         self.up(position as usize);
-        TimerId(index)
+        TimerId::new(index)
     }
 
     /// Takes out the earliest timer that is due.
@@ -93,19 +98,21 @@ impl Timers {
             return None;
         }
         let due = (slot.part, slot.owner);
-        self.cancel(TimerId(index));
+        self.cancel(TimerId::new(index));
         Some(due)
     }
 
     /// Disarms a timer.
     pub(crate) fn cancel(&mut self, timer: TimerId) {
-        let position = self.slots[timer.0 as usize].position as usize;
-        debug_assert_eq!(self.heap.get(position), Some(&timer.0), "a timer is cancelled once");
-        if self.heap.get(position) != Some(&timer.0) {
+        let index = timer.index();
+        let position = self.slots[index].position as usize;
+        let armed = self.heap.get(position) == Some(&(index as u32));
+        debug_assert!(armed, "a timer is cancelled once");
+        if !armed {
             return;
         }
         self.heap.swap_remove(position);
-        self.free.push(timer.0);
+        self.free.push(index as u32);
         if let Some(&moved) = self.heap.get(position) {
             self.slots[moved as usize].position = position as u32;
             self.up(position);

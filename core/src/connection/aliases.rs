@@ -8,8 +8,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Topic by alias; alias 1 stands first. Connections that use none own nothing.
+// Most connections never have one, and an idle connection should cost a pointer.
+#[allow(clippy::box_collection)]
 #[derive(Debug, Default)]
-pub(crate) struct Aliases(Vec<Box<str>>);
+pub(crate) struct Aliases(Option<Box<Vec<Box<str>>>>);
 
 impl Aliases {
     /// The topic of a PUBLISH with a Topic Alias: sets the alias if the packet has a topic, else looks it up.
@@ -25,14 +27,15 @@ impl Aliases {
         }
         let index = alias as usize - 1;
         if !topic.is_empty() {
-            if index >= self.0.len() {
-                self.0.resize_with(index + 1, Box::default);
+            let topics = self.0.get_or_insert_default();
+            if index >= topics.len() {
+                topics.resize_with(index + 1, Box::default);
             }
-            if *self.0[index] != *topic {
-                self.0[index] = topic.into();
+            if *topics[index] != *topic {
+                topics[index] = topic.into();
             }
         }
-        match self.0.get(index) {
+        match self.0.as_ref().and_then(|topics| topics.get(index)) {
             Some(topic) if !topic.is_empty() => Ok(topic),
             // An alias that was never set.
             _ => Err(Violation::protocol("MQTT-3.3.2.3.4")),
@@ -43,13 +46,15 @@ impl Aliases {
 impl Saved for Aliases {
     fn save(&self, to: &mut Writer<'_>) {
         let Self(topics) = self;
-        topics.save(to);
+        let topics = topics.as_ref().map_or(&[][..], |topics| topics);
+        to.number(topics.len() as u64);
+        topics.iter().for_each(|topic| topic.save(to));
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let topics = Vec::<Box<str>>::load(from)?;
         from.ensure(topics.iter().all(|topic| topic.is_empty() || is_topic_name(topic)))?;
-        Ok(Self(topics))
+        Ok(Self((!topics.is_empty()).then(|| Box::new(topics))))
     }
 }
 
@@ -66,7 +71,7 @@ mod tests {
         assert_eq!(aliases.resolve(2, "", 3), Ok("b"));
         assert_eq!(aliases.resolve(3, "c", 3), Ok("c"));
         assert_eq!(aliases.resolve(1, "", 3).unwrap_err().reason, ReasonCode::ProtocolError);
-        assert_eq!(aliases.0.len(), 3, "no more places than aliases");
+        assert_eq!(aliases.0.as_ref().map(|topics| topics.len()), Some(3), "no more places than aliases");
         for alias in [0, 4, 65_535] {
             // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
             assert_eq!(aliases.resolve(alias, "a", 3).unwrap_err().reason, ReasonCode::TopicAliasInvalid);

@@ -17,15 +17,16 @@ pub struct KeepAlive {
     alive: Table<ConnectionId, Alive>,
 }
 
+/// Of each connection with a Keep Alive, so it is small: how long that is, the connection knows.
 #[derive(Debug)]
 struct Alive {
     heard: Mono,
-    /// One and a half times the Keep Alive [MQTT-3.1.2-22].
-    patience_ms: u32,
-    timer: Option<TimerId>,
+    timer: TimerId,
 }
 
-saved! { struct Alive { heard, patience_ms, timer } }
+const _: () = assert!(size_of::<Option<Alive>>() == 16);
+
+saved! { struct Alive { heard, timer } }
 
 impl Middleware for KeepAlive {
     fn name(&self) -> &'static str {
@@ -72,16 +73,16 @@ impl Middleware for KeepAlive {
         let keep_alive_s = cx.connection(id).map_or(0, |connection| connection.keep_alive_s);
         // [MQTT-3.1.2-22]: 0 turns it off.
         if keep_alive_s > 0 {
-            let (heard, patience_ms) = (cx.now().mono, u32::from(keep_alive_s) * 1_500);
-            let timer = cx.arm(heard.plus_ms(u64::from(patience_ms)), Owner::Connection(id));
-            self.alive.insert(id, Alive { heard, patience_ms, timer: Some(timer) });
+            let heard = cx.now().mono;
+            let timer = cx.arm(heard.plus_ms(patience_ms(keep_alive_s)), Owner::Connection(id));
+            self.alive.insert(id, Alive { heard, timer });
         }
         Flow::Next
     }
 
     fn closed(&mut self, cx: &mut Cx<'_>, id: ConnectionId) {
-        if let Some(timer) = self.alive.remove(id).and_then(|alive| alive.timer) {
-            cx.cancel(timer);
+        if let Some(alive) = self.alive.remove(id) {
+            cx.cancel(alive.timer);
         }
     }
 
@@ -93,13 +94,18 @@ impl Middleware for KeepAlive {
         if connection.paused() {
             alive.heard = now;
         }
-        let due = alive.heard.plus_ms(u64::from(alive.patience_ms));
+        let due = alive.heard.plus_ms(patience_ms(connection.keep_alive_s));
         if due > now {
-            alive.timer = Some(cx.arm(due, owner));
+            alive.timer = cx.arm(due, owner);
         } else {
-            alive.timer = None;
+            self.alive.remove(id);
             cx.stats().keep_alive_timeouts += 1;
             cx.close_client(id, ReasonCode::KeepAliveTimeout);
         }
     }
+}
+
+/// One and a half times the Keep Alive [MQTT-3.1.2-22].
+fn patience_ms(keep_alive_s: u16) -> u64 {
+    u64::from(keep_alive_s) * 1_500
 }

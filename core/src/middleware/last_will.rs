@@ -8,6 +8,7 @@ use crate::message::{Message, Publication};
 use crate::packet::{Connect, PropertyId, QoS, ReasonCode, Version};
 use crate::saved::{saved, saved_part};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// Wills: kept from CONNECT on, published when they are owed.
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 #[derive(Debug, Default)]
 pub struct LastWill {
     /// Between CONNECT and CONNACK.
-    offered: Table<ConnectionId, Will>,
+    offered: BTreeMap<ConnectionId, Will>,
     wills: Table<SessionId, Will>,
     delayed: Table<SessionId, TimerId>,
 }
@@ -117,7 +118,7 @@ impl Middleware for LastWill {
     }
 
     fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
-        self.offered.remove(id);
+        self.offered.remove(&id);
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, owner: Owner) {
@@ -140,7 +141,7 @@ impl LastWill {
     /// also of a session that is not.
     fn attached(&mut self, cx: &mut Cx<'_>, session: SessionId, connection: ConnectionId) {
         let earlier = self.forget(cx, session);
-        let Some(will) = self.offered.remove(connection) else {
+        let Some(will) = self.offered.remove(&connection) else {
             if earlier.is_some() {
                 cx.journal_client(session, |client_id| Record::WillGone { client_id });
             }
@@ -244,8 +245,8 @@ mod tests {
         let mut bench = Bench::with(crate::Config::default(), stack);
         let packet = Connect { will: Some(will("t", b"m")), ..connect(Version::V5, "alice") };
         let alice = bench.try_connect(&packet);
-        assert!(watched.part().offered.get(alice).is_some());
+        assert!(watched.part().offered.contains_key(&alice));
         bench.cut(alice);
-        assert!(watched.part().offered.get(alice).is_none());
+        assert!(!watched.part().offered.contains_key(&alice));
     }
 }

@@ -17,7 +17,7 @@ use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::topic::filter::is_filter;
 use crate::topic::{Filter, Retained, Subscription, SubscriptionIndex};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
@@ -36,8 +36,9 @@ use queue::Queue;
 pub struct MemoryBackend {
     index: SubscriptionIndex,
     retained: Retained,
-    queues: Table<SessionId, Queue>,
-    pages: Table<SessionId, VecDeque<Page>>,
+    queues: Table<SessionId, Box<Queue>>,
+    /// Few have any at a time.
+    pages: BTreeMap<SessionId, VecDeque<Page>>,
     /// Per place of a session: the relay that touched it last and its position among the receivers.
     stamps: Vec<(u32, u32)>,
     relay: u32,
@@ -67,7 +68,7 @@ impl Default for MemoryBackend {
             index: SubscriptionIndex::new(Seed(0)),
             retained: Retained::new(),
             queues: Table::default(),
-            pages: Table::default(),
+            pages: BTreeMap::new(),
             stamps: Vec::new(),
             relay: 0,
             sweep: None,
@@ -91,7 +92,7 @@ impl Middleware for MemoryBackend {
         if let Some(queue) = self.queues.get(session) {
             queue.inspect(found);
         }
-        let pages = self.pages.get(session).into_iter().flatten();
+        let pages = self.pages.get(&session).into_iter().flatten();
         found.retained_pages = pages.map(|page| page.filter.clone()).collect();
     }
 
@@ -149,7 +150,7 @@ impl Middleware for MemoryBackend {
             Action::SessionEnded { session } => {
                 self.end_subscriptions(cx, *session);
                 self.queues.remove(*session);
-                self.pages.remove(*session);
+                self.pages.remove(session);
                 return Flow::Next;
             }
             Action::StoreSession { session } => store_session(cx, *session),
@@ -397,7 +398,7 @@ impl MemoryBackend {
         let identifiers = topic.identifier.into();
         let filter = topic.filter.clone();
         let page = Page { filter, options: topic.options, identifiers, after: None, restored: false };
-        self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
+        self.pages.entry(session).or_default().push_back(page);
         let Some(state) = cx.session_mut(session) else { return };
         state.paging = true;
         if state.program {
@@ -410,7 +411,7 @@ impl MemoryBackend {
 
     /// Returns how many of those that ended are in the log: more than one only after a restart.
     fn end_page(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str) -> usize {
-        let Some(pages) = self.pages.get_mut(session) else { return 0 };
+        let Some(pages) = self.pages.get_mut(&session) else { return 0 };
         let mut recorded = 0;
         pages.retain(|page| {
             let ends = *page.filter == *filter;
@@ -424,7 +425,7 @@ impl MemoryBackend {
     }
 
     fn no_pages(&mut self, cx: &mut Cx<'_>, session: SessionId) {
-        self.pages.remove(session);
+        self.pages.remove(&session);
         if let Some(state) = cx.session_mut(session) {
             state.paging = false;
         }
@@ -433,7 +434,7 @@ impl MemoryBackend {
     /// Sends retained messages until the client has enough for now: they pass no queue, so no limit of a queue cuts
     /// them off.
     fn send_pages(&mut self, cx: &mut Cx<'_>, session: SessionId, allowance: &mut Allowance) {
-        let Some(pages) = self.pages.get_mut(session) else { return };
+        let Some(pages) = self.pages.get_mut(&session) else { return };
         let wall = cx.now().wall;
         while !allowance.spent()
             && let Some(page) = pages.front_mut()
@@ -487,7 +488,7 @@ impl MemoryBackend {
             return;
         }
         self.send_pages(cx, session, &mut allowance);
-        if more || self.pages.get(session).is_some() {
+        if more || self.pages.contains_key(&session) {
             // Go on when what was sent has left.
             cx.emit_last(Action::WantRoom { session });
         }

@@ -4,8 +4,8 @@ use super::{Flow, Hooks, Middleware, boxed};
 use crate::broker::{Action, Cx, Effect, OpenSession, Owner, Record, Relayed, Settled, TimerId};
 use crate::connection::Phase;
 use crate::error::Violation;
-use crate::hash::HashMap;
-use crate::id::{ConnectionId, SessionId, Table};
+use crate::hash::HashState;
+use crate::id::{ConnectionId, SessionId, Slots, Table};
 use crate::message::{Message, Publication};
 use crate::packet::{
     Connack, Connect, Disconnect, Packet, PropertiesBuf, Property, QoS, ReasonCode, Version,
@@ -15,6 +15,8 @@ use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
+use core::hash::BuildHasher;
+use hashbrown::HashTable;
 
 /// Sessions: which client id belongs to which session, takeover, expiry, CONNACK.
 ///
@@ -25,10 +27,45 @@ use alloc::format;
 /// * **owns**: client id → session; when sessions expire
 #[derive(Debug, Default)]
 pub struct SessionManager {
-    by_client_id: Option<HashMap<Box<str>, SessionId>>,
+    names: Names,
     expiry: Table<SessionId, TimerId>,
     /// What CONNACK has to tell, between CONNECT and CONNACK.
     opening: BTreeMap<ConnectionId, Opening>,
+}
+
+/// Finds sessions by their Client Identifiers, which only they have: an entry is an id.
+#[derive(Debug, Default)]
+struct Names {
+    sessions: HashTable<SessionId>,
+    /// Made with the machine's seed when it is installed.
+    hasher: Option<HashState>,
+}
+
+impl Names {
+    fn hash(&self, client_id: &str) -> u64 {
+        self.hasher.map_or(0, |hasher| hasher.hash_one(client_id))
+    }
+
+    fn find(&self, sessions: &Slots<SessionId, Session>, client_id: &str) -> Option<SessionId> {
+        let is_it =
+            |id: &SessionId| sessions.get(*id).is_some_and(|session| *session.client_id == *client_id);
+        self.sessions.find(self.hash(client_id), is_it).copied()
+    }
+
+    /// Adds a session whose Client Identifier no other has.
+    fn add(&mut self, sessions: &Slots<SessionId, Session>, id: SessionId) {
+        let name = |id: &SessionId| sessions.get(*id).map_or("", |session| &session.client_id);
+        let hash = self.hash(name(&id));
+        let hasher = self.hasher;
+        let rehash = |id: &SessionId| hasher.map_or(0, |hasher| hasher.hash_one(name(id)));
+        self.sessions.insert_unique(hash, id, rehash);
+    }
+
+    fn remove(&mut self, client_id: &str, id: SessionId) {
+        if let Ok(entry) = self.sessions.find_entry(self.hash(client_id), |other| *other == id) {
+            entry.remove();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -48,19 +85,19 @@ impl Middleware for SessionManager {
     }
 
     fn save(&self, to: &mut Writer<'_>) {
-        let Self { by_client_id, expiry, opening } = self;
-        by_client_id.save(to);
+        // The names follow from the sessions.
+        let Self { names: _, expiry, opening } = self;
         expiry.save(to);
         opening.save(to);
     }
 
     fn load(&mut self, cx: &mut Cx<'_>, from: &mut Reader<'_>) -> Result<(), Malformed> {
-        from.hash_with(cx.seed().hasher(PURPOSE));
-        self.by_client_id = Saved::load(from)?;
-        let sessions = |names: &HashMap<Box<str>, SessionId>| {
-            names.values().all(|session| cx.session(*session).is_some())
-        };
-        from.ensure(self.by_client_id.as_ref().is_some_and(sessions))?;
+        self.names = Names { hasher: Some(cx.seed().hasher(PURPOSE)), ..Names::default() };
+        let sessions = &cx.state.sessions;
+        for (id, session) in sessions.iter().filter(|(_, session)| !session.program) {
+            from.ensure(self.names.find(sessions, &session.client_id).is_none())?;
+            self.names.add(sessions, id);
+        }
         self.expiry = Saved::load(from)?;
         self.opening = Saved::load(from)?;
         // Each attempt counts one more.
@@ -81,7 +118,7 @@ impl Middleware for SessionManager {
     }
 
     fn install(&mut self, cx: &mut Cx<'_>) {
-        self.by_client_id = Some(HashMap::with_hasher(cx.seed().hasher(PURPOSE)));
+        self.names.hasher = Some(cx.seed().hasher(PURPOSE));
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, from: ConnectionId, packet: &mut Connect<'_>) -> Flow {
@@ -160,15 +197,15 @@ impl Middleware for SessionManager {
 }
 
 impl SessionManager {
-    fn find(&self, client_id: &str) -> Option<SessionId> {
-        self.by_client_id.as_ref()?.get(client_id).copied()
+    fn find(&self, cx: &Cx<'_>, client_id: &str) -> Option<SessionId> {
+        self.names.find(&cx.state.sessions, client_id)
     }
 
     /// A name nobody has [MQTT-3.1.3-6] [MQTT-3.2.2-16].
     fn assign(&self, cx: &mut Cx<'_>) -> Box<str> {
         loop {
             let name = format!("auto-{:016x}", cx.random().next());
-            if self.find(&name).is_none() && cx.state.home_elsewhere(&name).is_none() {
+            if self.find(cx, &name).is_none() && cx.state.home_elsewhere(&name).is_none() {
                 return name.into();
             }
         }
@@ -183,7 +220,7 @@ impl SessionManager {
             Some(Phase::Opened) => return Flow::Refuse(ReasonCode::ImplementationSpecificError),
             _ => return Flow::Done,
         }
-        let existing = self.find(&open.client_id);
+        let existing = self.find(cx, &open.client_id);
         if let Some(opening) = self.opening.get_mut(&id) {
             opening.attempts += 1;
             if opening.attempts > ATTEMPTS_MAX {
@@ -244,9 +281,7 @@ impl SessionManager {
             left: None,
             program: false,
         });
-        if let Some(names) = &mut self.by_client_id {
-            names.insert(client_id.into(), session);
-        }
+        self.names.add(&cx.state.sessions, session);
         session
     }
 
@@ -332,9 +367,9 @@ impl SessionManager {
             Record::Relayed(relayed) => return self.take_apart(cx, relayed),
             // A session that is not stored may still have a will.
             Record::Session { client_id, .. } | Record::Will { client_id, .. } => {
-                Some(self.find(client_id).unwrap_or_else(|| self.start(cx, client_id, Version::V5)))
+                Some(self.find(cx, client_id).unwrap_or_else(|| self.start(cx, client_id, Version::V5)))
             }
-            record => match record.client_id().and_then(|client_id| self.find(client_id)) {
+            record => match record.client_id().and_then(|client_id| self.find(cx, client_id)) {
                 Some(session) => Some(session),
                 // The session ended, and the will with it.
                 None if matches!(record, Record::WillGone { .. }) => return,
@@ -380,7 +415,7 @@ impl SessionManager {
             cx.emit(Action::Restore { session: None, record: Box::new(record) });
         }
         if let Settled::Inbound { client_id, .. } | Settled::Will { client_id } = settled
-            && let Some(session) = self.find(client_id)
+            && let Some(session) = self.find(cx, client_id)
         {
             let record = Box::new(Record::Relayed(Relayed { recipients: [].into(), ..relayed.clone() }));
             cx.emit(Action::Restore { session: Some(session), record });
@@ -404,10 +439,8 @@ impl SessionManager {
             cx.cancel(timer);
         }
         cx.journal(session, |client_id| Record::SessionEnded { client_id });
-        let (Some(names), Some(state)) = (&mut self.by_client_id, cx.session(session)) else { return };
-        // A session of the program may have the name of a client's.
-        if names.get(&*state.client_id) == Some(&session) {
-            names.remove(&*state.client_id);
+        if let Some(state) = cx.session(session) {
+            self.names.remove(&state.client_id, session);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod filter;
 pub mod index;
+mod keys;
 pub mod retained;
 mod slab;
 mod subscribers;

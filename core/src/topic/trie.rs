@@ -2,26 +2,25 @@
 //! agree with costs nothing, however much of it there is.
 //!
 //! An edge is found by hashing the parent and the name of the level, in one table for the whole tree. `+` and `#`
-//! are not edges: they are in the node.
+//! are not edges: they are in the node, and so is an edge that has no brother.
 
 use crate::hash::{HashState, Seed};
+use crate::topic::keys::Keys;
 use crate::topic::slab::{Key, Slab};
-use crate::topic::subscribers::shrink;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
-use hashbrown::HashTable;
 
 /// Wildcard filters, each known by a key of the caller.
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Slab<Node>,
     root: Key,
-    edges: HashTable<Key>,
+    edges: Keys,
     hasher: HashState,
     filters: usize,
-    /// Where the walk still has to go: node, and start of the next level in the topic. At any time at most one branch
-    /// per level and one more; that much is reserved when a filter is added, so a walk does not allocate.
+    /// Where the walk still has to go: node, and start of the next level in the topic. At any time at most two batches of
+    /// branches per level; that much is reserved when a filter is added, so a walk does not allocate.
     stack: Vec<(Key, u32)>,
 }
 
@@ -31,8 +30,8 @@ struct Node {
     /// The name of the level; empty if this is a `+`.
     level: Level,
     parent: Option<Key>,
-    /// How many edges lead on.
-    edges: u32,
+    /// Where edges lead.
+    children: Children,
     /// The child for any name.
     plus: Option<Key>,
     /// The filter that ends here.
@@ -41,13 +40,22 @@ struct Node {
     tail: Option<Key>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Children {
+    None,
+    /// This one. It is not in the table: who goes on to it reads one place of the memory less.
+    One(Key),
+    /// So many, which are in the table.
+    Many(u32),
+}
+
 impl Node {
     fn new(parent: Option<Key>, level: Level) -> Self {
-        Self { level, parent, edges: 0, plus: None, filter: None, tail: None }
+        Self { level, parent, children: Children::None, plus: None, filter: None, tail: None }
     }
 
     fn is_unused(&self) -> bool {
-        self.edges == 0 && self.plus.is_none() && self.filter.is_none() && self.tail.is_none()
+        self.children == Children::None && self.plus.is_none() && self.filter.is_none() && self.tail.is_none()
     }
 }
 
@@ -56,7 +64,12 @@ impl Trie {
         let mut nodes = Slab::new();
         let root = nodes.insert(Node::new(None, Level::new("")));
         let hasher = seed.hasher(PURPOSE);
-        Self { nodes, root, edges: HashTable::new(), hasher, filters: 0, stack: Vec::new() }
+        Self { nodes, root, edges: Keys::new(), hasher, filters: 0, stack: Vec::new() }
+    }
+
+    /// Whether there is no filter.
+    pub(super) fn is_empty(&self) -> bool {
+        self.filters == 0
     }
 
     /// Whether only the root is left.
@@ -82,7 +95,7 @@ impl Trie {
         }
         self.filters += 1;
         self.stack.clear();
-        self.stack.reserve(depth + 1);
+        self.stack.reserve(2 * BATCH * (depth + 1));
         node
     }
 
@@ -101,9 +114,12 @@ impl Trie {
         }
     }
 
-    /// Calls `each` with every filter that matches. The topic is a Topic Name. Returns how many nodes it visited:
-    /// those whose levels match so many of the topic's.
-    pub(super) fn walk(&mut self, topic: &str, mut each: impl FnMut(Key)) -> usize {
+    /// Adds every filter that matches to `found`. The topic is a Topic Name. Returns how many nodes it visited: those
+    /// whose levels match so many of the topic's.
+    ///
+    /// Branches of one level are walked in batches: what a large tree costs is waiting for its memory, and this way the
+    /// processor waits for several places at once.
+    pub(super) fn walk(&mut self, topic: &str, mut found: impl FnMut(Key)) -> usize {
         if self.filters == 0 {
             return 0;
         }
@@ -113,28 +129,42 @@ impl Trie {
         let hidden = topic.first() == Some(&b'$');
         self.stack.clear();
         self.stack.push((self.root, 0));
-        while let Some((key, start)) = self.stack.pop() {
-            let Some(node) = self.nodes.get(key) else { continue };
-            visited += 1;
-            let start = start as usize;
-            let wild = !(hidden && start == 0); // [MQTT-4.7.2-1]
-            if wild && let Some(filter) = node.tail {
-                each(filter);
-            }
-            // Behind the last level; a topic that ends in `/` has an empty one.
-            let Some(rest) = topic.get(start..) else {
-                node.filter.map(&mut each);
-                continue;
-            };
-            let length = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-            let next = (start + length + 1) as u32;
-            if wild && let Some(plus) = node.plus {
-                self.stack.push((plus, next));
-            }
-            if node.edges > 0
-                && let Some(child) = self.find(key, &rest[..length])
+        while let Some(&(_, start)) = self.stack.last() {
+            let mut batch = [self.root; BATCH];
+            let mut count = 0;
+            while count < BATCH
+                && let Some((key, _)) = self.stack.pop_if(|(_, at)| *at == start)
             {
-                self.stack.push((child, next));
+                batch[count] = key;
+                count += 1;
+            }
+            visited += count;
+            let wild = !(hidden && start == 0); // [MQTT-4.7.2-1]
+            // Behind the last level there is none; a topic that ends in `/` has an empty one.
+            let rest = topic.get(start as usize..);
+            let length = rest.and_then(|rest| rest.iter().position(|byte| *byte == b'/'));
+            let level = rest.map(|rest| &rest[..length.unwrap_or(rest.len())]);
+            let next = start + level.map_or(0, <[u8]>::len) as u32 + 1;
+            let mut named = [(self.root, Children::None); BATCH];
+            for (key, named) in batch[..count].iter().zip(&mut named) {
+                let Some(node) = self.nodes.get(*key) else { continue };
+                if wild && let Some(filter) = node.tail {
+                    found(filter);
+                }
+                if level.is_none() {
+                    node.filter.map(&mut found);
+                    continue;
+                }
+                if wild && let Some(plus) = node.plus {
+                    self.stack.push((plus, next));
+                }
+                *named = (*key, node.children);
+            }
+            let Some(level) = level else { continue };
+            for (parent, children) in &named[..count] {
+                if let Some(child) = self.child(*parent, *children, level) {
+                    self.stack.push((child, next));
+                }
             }
         }
         debug_assert_eq!(self.stack.capacity(), room, "a walk allocated");
@@ -142,25 +172,39 @@ impl Trie {
     }
 
     #[inline]
-    fn find(&self, parent: Key, level: &[u8]) -> Option<Key> {
-        let hash = hash(&self.hasher, parent, level);
-        let is_it = |child: &Key| match self.nodes.get(*child) {
-            Some(node) => node.parent == Some(parent) && node.level.as_bytes() == level,
-            None => false,
-        };
-        self.edges.find(hash, is_it).copied()
+    fn child(&self, parent: Key, children: Children, level: &[u8]) -> Option<Key> {
+        let is_named = |key: Key| self.nodes.get(key).filter(|node| node.level.as_bytes() == level);
+        match children {
+            Children::None => None,
+            Children::One(child) => is_named(child).map(|_| child),
+            Children::Many(_) => {
+                let is_it = |key: Key| is_named(key).is_some_and(|node| node.parent == Some(parent));
+                self.edges.find(hash(&self.hasher, parent, level), is_it)
+            }
+        }
     }
 
     /// The child of this name, made if there is none.
     fn edge(&mut self, parent: Key, level: &str) -> Key {
-        if let Some(child) = self.find(parent, level.as_bytes()) {
+        let children = self.nodes.get(parent).map_or(Children::None, |parent| parent.children);
+        if let Some(child) = self.child(parent, children, level.as_bytes()) {
             return child;
         }
         let child = self.nodes.insert(Node::new(Some(parent), Level::new(level)));
-        let Self { nodes, edges, hasher, .. } = self;
-        edges.insert_unique(hash(hasher, parent, level.as_bytes()), child, |key| rehash(nodes, hasher, *key));
-        if let Some(parent) = nodes.get_mut(parent) {
-            parent.edges += 1;
+        let children = match children {
+            Children::None => Children::One(child),
+            Children::One(brother) => {
+                self.link(brother);
+                self.link(child);
+                Children::Many(2)
+            }
+            Children::Many(count) => {
+                self.link(child);
+                Children::Many(count + 1)
+            }
+        };
+        if let Some(parent) = self.nodes.get_mut(parent) {
+            parent.children = children;
         }
         child
     }
@@ -177,20 +221,30 @@ impl Trie {
         child
     }
 
+    fn link(&mut self, child: Key) {
+        let Self { nodes, edges, hasher, .. } = self;
+        edges.insert(rehash(nodes, hasher, child), child, |key| rehash(nodes, hasher, key));
+    }
+
     fn unlink(&mut self, parent: Key, child: Key) {
         let Self { nodes, edges, hasher, .. } = self;
         let hash = rehash(nodes, hasher, child);
-        let Some(parent) = nodes.get_mut(parent) else { return };
-        if parent.plus == Some(child) {
-            parent.plus = None;
-        } else if let Ok(edge) = edges.find_entry(hash, |key| *key == child) {
-            edge.remove();
-            parent.edges -= 1;
-            shrink(edges, |key| rehash(nodes, hasher, *key));
+        let Some(node) = nodes.get_mut(parent) else { return };
+        if node.plus == Some(child) {
+            node.plus = None;
+            return;
         }
+        node.children = match node.children {
+            Children::Many(count) if count > 1 => Children::Many(count - 1),
+            _ => Children::None,
+        };
+        // One that is alone is not there.
+        edges.remove(hash, child, |key| rehash(nodes, hasher, key));
     }
 }
 
+/// Branches that are walked at once.
+const BATCH: usize = 8;
 /// Separates the hashes of the tree from those of other tables.
 const PURPOSE: u64 = 0x7472_6965;
 

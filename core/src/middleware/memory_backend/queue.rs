@@ -112,7 +112,7 @@ impl MemoryBackend {
             // For the log it never left, but its place is behind the others from now on.
             dropped(cx, session, queued.qos);
         }
-        let queue = self.queues.get_or_insert_with(session, Queue::default);
+        let queue = self.queues.get_or_insert_with(session, Box::default);
         let size = cost(&queued);
         let outside = queue.leaves_outside(cx, size) && cx.durable();
         let outside = outside && cx.session(session).is_some_and(|state| state.stored);

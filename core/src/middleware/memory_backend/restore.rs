@@ -24,7 +24,7 @@ impl MemoryBackend {
             Record::Queued { message, qos, retain, identifiers, .. } => {
                 let (message, identifiers, source) = (message.clone(), identifiers.clone(), Source::Relay);
                 let queued = Queued { message, qos: *qos, retain: *retain, identifiers, source };
-                let queue = self.queues.get_or_insert_with(session, Queue::default);
+                let queue = self.queues.get_or_insert_with(session, Box::default);
                 queue.restore(cx, queued);
                 note_length(cx, session, queue);
             }
@@ -42,7 +42,7 @@ impl MemoryBackend {
                 }
             }
             Record::InFlight { message, paged: true, .. } => {
-                let page = self.pages.get_mut(session).and_then(VecDeque::front_mut);
+                let page = self.pages.get_mut(&session).and_then(VecDeque::front_mut);
                 if let Some(page) = page {
                     page.after = Some(message.topic().into());
                 }
@@ -66,7 +66,7 @@ impl MemoryBackend {
 
     /// Of several pages of a filter, whose subscriptions followed each other quickly, the first one ended.
     fn restore_page_ended(&mut self, cx: &mut Cx<'_>, session: SessionId, filter: &str) {
-        let Some(pages) = self.pages.get_mut(session) else { return };
+        let Some(pages) = self.pages.get_mut(&session) else { return };
         if let Some(first) = pages.iter().position(|page| *page.filter == *filter) {
             pages.remove(first);
         }
@@ -85,7 +85,7 @@ impl MemoryBackend {
         }
         let (filter, identifiers) = (filter.clone(), NonZeroU32::new(*identifier).into());
         let page = Page { filter, options, identifiers, after: after.clone(), restored: true };
-        self.pages.get_or_insert_with(session, VecDeque::new).push_back(page);
+        self.pages.entry(session).or_default().push_back(page);
         if let Some(state) = cx.session_mut(session) {
             state.paging = true;
         }
@@ -101,7 +101,7 @@ impl MemoryBackend {
             let options = options.to_byte();
             each(Record::Subscription { client_id: client_id(), filter, options, identifier });
         }
-        for page in self.pages.get(session).into_iter().flatten() {
+        for page in self.pages.get(&session).into_iter().flatten() {
             if page.options.qos > QoS::AtMostOnce {
                 let (filter, after) = (page.filter.clone(), page.after.clone());
                 let identifier = page.identifiers.as_slice().first().map_or(0, |id| id.get());
@@ -109,7 +109,7 @@ impl MemoryBackend {
                 each(Record::Page { client_id: client_id(), filter, options, identifier, after });
             }
         }
-        let queued = self.queues.get(session).into_iter().flat_map(Queue::messages);
+        let queued = self.queues.get(session).into_iter().flat_map(|queue| queue.messages());
         for queued in queued.filter(|queued| queued.qos > QoS::AtMostOnce) {
             let (message, identifiers) = (queued.message.clone(), queued.identifiers.clone());
             let (qos, retain) = (queued.qos, queued.retain);

@@ -16,7 +16,7 @@ impl SubscriptionIndex {
     pub fn save(&self, to: &mut Writer<'_>) {
         let Self { filters: _, texts, trie: _, groups: _, names: _, sessions: _, hasher: _, len: _ } = self;
         let mut keys: Vec<(&str, Key)> =
-            texts.iter().filter_map(|&key| Some((&*self.filters.get(key)?.text, key))).collect();
+            texts.iter().filter_map(|key| Some((&*self.filters.get(key)?.text, key))).collect();
         keys.sort_unstable();
         to.number(keys.len() as u64);
         for (text, key) in keys {
