@@ -26,7 +26,11 @@ pub(crate) fn check(file: &str) -> Result<String, String> {
     if failed.is_empty() {
         return Ok(report);
     }
-    let _ = writeln!(report, "\nOver budget: {}. What costs more on purpose says so in {file}.", failed.join(", "));
+    let _ = writeln!(
+        report,
+        "\nOver budget: {}. What costs more on purpose says so in {file}.",
+        failed.join(", ")
+    );
     if binding {
         return Err(report);
     }
@@ -51,7 +55,10 @@ impl Cost {
         let (short, long) = (short?, long?);
         let units = long.units - short.units;
         let per_unit = |of: fn(&Run) -> f64| (of(&long) - of(&short)) / units;
-        Ok(Self { instructions: per_unit(|run| run.instructions), allocations: per_unit(|run| run.allocations) })
+        Ok(Self {
+            instructions: per_unit(|run| run.instructions),
+            allocations: per_unit(|run| run.allocations),
+        })
     }
 
     fn read(budget: &Value) -> Option<Self> {

@@ -35,7 +35,12 @@ pub const CASES: &[Case] = &[
     Case { name: "qos0-v5", unit: "message", set_up: || point_to_point(5, 0, 64), bursts: 50 },
     Case { name: "qos1-v5", unit: "message", set_up: || point_to_point(5, 1, 64), bursts: 50 },
     Case { name: "qos2-v5", unit: "message", set_up: || point_to_point(5, 2, 64), bursts: 50 },
-    Case { name: "large-qos0", unit: "message of 16 KiB", set_up: || point_to_point(4, 0, 16 * 1024), bursts: 20 },
+    Case {
+        name: "large-qos0",
+        unit: "message of 16 KiB",
+        set_up: || point_to_point(4, 0, 16 * 1024),
+        bursts: 20,
+    },
     Case { name: "fan-out-qos0", unit: "delivery", set_up: || fan_out(0), bursts: 5 },
     Case { name: "fan-out-qos1", unit: "delivery", set_up: || fan_out(1), bursts: 5 },
     Case { name: "fan-in-qos0", unit: "message", set_up: fan_in, bursts: 10 },

@@ -1,7 +1,7 @@
 //! From bytes to packets to the chain. Splitting the bytes anywhere changes nothing.
 
 use super::{Action, Broker, Cx, Parked, Reply, Traced};
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::error::Violation;
 use crate::id::ConnectionId;
 use crate::message::Publication;
@@ -20,7 +20,7 @@ impl Broker {
     pub fn receive(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         self.begin(now, Some(id));
         let Some(connection) = self.state.connections.get_mut(id) else { return };
-        if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+        if connection.is_over() {
             return;
         }
         self.state.stats.bytes_received += bytes.len() as u64;
@@ -90,24 +90,38 @@ impl Broker {
     }
 
     fn over(&self, id: ConnectionId) -> bool {
-        self.state
-            .connections
-            .get(id)
-            .is_none_or(|connection| matches!(connection.phase, Phase::Closing | Phase::Closed))
+        self.state.connections.get(id).is_none_or(Connection::is_over)
     }
 
     /// Processes whole packets at the start of `bytes`; returns how many bytes that were, and how many the packet
     /// behind them has.
     fn packets(&mut self, id: ConnectionId, bytes: &[u8], limit: u32) -> (usize, usize) {
-        let mut used = 0;
+        let (mut used, mut announced, short) = (0, false, self.stack.is_short());
         while used < bytes.len() {
-            if self.state.read_credit(id) == 0 || self.over(id) {
+            if !self.state.takes_packets(id) {
                 return (used, 0);
             }
             match packet::frame(&bytes[used..], limit) {
                 Ok(Framed::Whole { frame, length }) => {
-                    self.packet(id, frame);
+                    self.state.stats.packets_received += 1;
+                    self.state.kept = None;
+                    let packet = &bytes[used..used + length];
                     used += length;
+                    if frame.first >> 4 != PacketType::Publish as u8 {
+                        self.packet(id, frame);
+                    } else if !short || frame.first != PLAIN {
+                        self.publish_packet(id, frame);
+                    } else if announced {
+                        if !self.publish_shortly(id, packet, frame.body) {
+                            self.publish_packet(id, frame);
+                        }
+                    } else if self.announce(id, PacketType::Publish) {
+                        // Once per input is enough to know that somebody is there.
+                        announced = true;
+                        if !self.publish_shortly(id, packet, frame.body) {
+                            self.publish_announced(id, frame);
+                        }
+                    }
                 }
                 Ok(Framed::Partial { needed }) => return (used, needed),
                 Err(violation) => {
@@ -136,45 +150,29 @@ impl Broker {
         let inbox = core::mem::take(&mut connection.inbox);
         self.state.from = Some(id);
         self.digest(id, inbox, &[], limit);
-        let reads =
-            |connection: &crate::connection::Connection| !connection.stalled && connection.departed.is_none();
+        let reads = |connection: &Connection| !connection.stalled && connection.departed.is_none();
         if self.state.connections.get(id).is_some_and(reads) {
             self.state.out.push_back(Action::Credit { id });
         }
     }
 
     fn packet(&mut self, id: ConnectionId, frame: Frame<'_>) {
-        self.state.stats.packets_received += 1;
-        self.state.kept = None;
         let kind = match frame.packet_type() {
             Ok(kind) => kind,
             Err(violation) => return self.violate(id, violation),
         };
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(Hooks::PACKET_INDEX, n) {
-            n += 1;
-            let mut cx = Cx { state: &mut self.state, current: None, part };
-            match self.stack.part(part).packet(&mut cx, id, kind) {
-                Flow::Next => {}
-                Flow::Violation(violation) => return self.violate(id, violation),
-                Flow::Refuse(reason) => return self.close(id, Some(reason), false),
-                Flow::Done | Flow::Suspend => return,
-            }
+        if !self.announce(id, kind) {
+            return;
         }
         let Some(connection) = self.state.connections.get(id) else { return };
-        let waits = connection.parked.as_ref().and_then(|parked| parked.iter().map(Parked::barrier).min());
-        let mounted = connection.mounted;
-        let decoded = Packet::decode(&frame, connection.version);
-        match decoded {
+        let (waits, mounted) = (barrier(connection), connection.mounted);
+        // Answers and signs of life are never held back, nor who gives up while it authenticates.
+        let leaves = kind == PacketType::Disconnect && connection.phase == Phase::Connecting;
+        let limit = if holdable(kind) && !leaves { waits } else { u8::MAX };
+        match Packet::decode(&frame, connection.version) {
             Ok(mut packet) => {
                 self.state.verdicts.clear();
-                // Answers and signs of life are never held back, nor who gives up while it authenticates.
-                let leaves = kind == PacketType::Disconnect && connection.phase == Phase::Connecting;
-                let limit = waits.filter(|_| holdable(kind) && !leaves).unwrap_or(u8::MAX);
                 match &mut packet {
-                    Packet::Publish(publish) if !publish.properties.is_empty() => {
-                        self.publish_with_properties(id, publish, limit, mounted);
-                    }
                     Packet::Connect(connect) => self.connect_by_listener(id, connect, limit),
                     _ if mounted => self.walk_below(id, &packet, limit),
                     _ => self.walk(id, &mut packet, 0, limit, false),
@@ -185,16 +183,58 @@ impl Broker {
         }
     }
 
+    /// The same for the packet that comes most often.
+    fn publish_packet(&mut self, id: ConnectionId, frame: Frame<'_>) {
+        if self.announce(id, PacketType::Publish) {
+            self.publish_announced(id, frame);
+        }
+    }
+
+    fn publish_announced(&mut self, id: ConnectionId, frame: Frame<'_>) {
+        let Some(connection) = self.state.connections.get(id) else { return };
+        let (limit, mounted) = (barrier(connection), connection.mounted);
+        match Publish::decode(&frame, connection.version) {
+            Ok(publish) => {
+                self.state.verdicts.clear();
+                if publish.properties.is_empty() {
+                    self.walk_resolved(id, publish, limit, mounted);
+                } else {
+                    self.publish_with_properties(id, publish, limit, mounted);
+                }
+            }
+            Err(violation) => self.violate(id, violation),
+        }
+    }
+
+    /// Tells everybody who wants to know of any packet. False: it is not processed.
+    #[inline]
+    fn announce(&mut self, id: ConnectionId, kind: PacketType) -> bool {
+        let mut place = self.stack.listeners(Hooks::PACKET_INDEX);
+        while let Some(part) = self.stack.next(&mut place) {
+            let mut cx = Cx { state: &mut self.state, current: None, part };
+            match self.stack.part(part).packet(&mut cx, id, kind) {
+                Flow::Next => {}
+                flow => {
+                    self.unannounced(id, flow);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    #[cold]
+    fn unannounced(&mut self, id: ConnectionId, flow: Flow) {
+        match flow {
+            Flow::Violation(violation) => self.violate(id, violation),
+            Flow::Refuse(reason) => self.close(id, Some(reason), false),
+            Flow::Next | Flow::Done | Flow::Suspend => {}
+        }
+    }
+
     /// Resolves the Topic Alias of a PUBLISH: on arrival, for later packets may give the alias another meaning while
     /// this one waits. The table is lent to the packet, so nothing is copied.
-    fn publish_with_properties(
-        &mut self,
-        id: ConnectionId,
-        publish: &mut Publish<'_>,
-        limit: u8,
-        mounted: bool,
-    ) {
-        let mut publish = publish.clone();
+    fn publish_with_properties(&mut self, id: ConnectionId, publish: Publish<'_>, limit: u8, mounted: bool) {
         let Some(alias) = publish.properties.topic_alias() else {
             return self.walk_resolved(id, publish, limit, mounted);
         };
@@ -203,7 +243,7 @@ impl Broker {
         let mut aliases = core::mem::take(&mut connection.aliases);
         match aliases.resolve(alias, &publish.topic, most) {
             Ok(topic) => {
-                publish.topic = Cow::Borrowed(topic);
+                let publish = Publish { topic: Cow::Borrowed(topic), ..publish.clone() };
                 self.walk_resolved(id, publish, limit, mounted);
             }
             Err(violation) => self.violate(id, violation),
@@ -213,12 +253,13 @@ impl Broker {
         }
     }
 
+    #[inline]
     fn walk_resolved(&mut self, id: ConnectionId, publish: Publish<'_>, limit: u8, mounted: bool) {
         let mut packet = Packet::Publish(publish);
         if mounted {
             self.walk_below(id, &packet, limit);
         } else {
-            self.walk(id, &mut packet, 0, limit, false);
+            self.walk_on(id, &mut packet, 0, limit, false);
         }
     }
 
@@ -254,11 +295,15 @@ impl Broker {
         limit: u8,
         first: bool,
     ) {
+        self.walk_on(id, packet, start, limit, first);
+    }
+
+    #[inline]
+    fn walk_on(&mut self, id: ConnectionId, packet: &mut Packet<'_>, start: u8, limit: u8, first: bool) {
         let wall = self.state.arrived;
         let hook = Hooks::of_packet(packet.packet_type());
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(hook, n) {
-            n += 1;
+        let mut place = self.stack.listeners(hook);
+        while let Some(part) = self.stack.next(&mut place) {
             if part < start {
                 continue;
             }
@@ -274,11 +319,12 @@ impl Broker {
                 };
                 // A part may have changed the message since an earlier one had it kept.
                 self.state.kept = None;
-                self.run(current);
+                self.run(current.as_ref());
             }
             match flow {
                 Flow::Next => {}
                 // AUTH may have asked on behalf of its CONNECT.
+                Flow::Done if self.state.asked.is_none() => return,
                 Flow::Done => return self.adopt_question(id),
                 Flow::Suspend => {
                     // While a client authenticates again, what it may do is what it might before.
@@ -409,18 +455,31 @@ impl Broker {
     }
 }
 
+/// The first part that packets of a connection may not reach, because of one that waits.
+#[inline]
+fn barrier(connection: &Connection) -> u8 {
+    match &connection.parked {
+        None => u8::MAX,
+        Some(parked) => parked.iter().map(Parked::barrier).min().unwrap_or(u8::MAX),
+    }
+}
+
 /// Whether a packet waits behind others that wait for an answer.
 fn holdable(kind: PacketType) -> bool {
     use PacketType as P;
     matches!(kind, P::Publish | P::Subscribe | P::Unsubscribe | P::Disconnect | P::Pubrel)
 }
 
+#[inline]
 fn call(
     part: &mut dyn crate::middleware::Middleware,
     cx: &mut Cx<'_>,
     id: ConnectionId,
     packet: &mut Packet<'_>,
 ) -> Flow {
+    if let Packet::Publish(packet) = packet {
+        return part.publish(cx, id, packet);
+    }
     match packet {
         Packet::Publish(packet) => part.publish(cx, id, packet),
         Packet::Puback(packet) => part.puback(cx, id, packet),
@@ -439,5 +498,7 @@ fn call(
     }
 }
 
+/// The first byte of a PUBLISH with QoS 0 and without RETAIN.
+const PLAIN: u8 = 0x30;
 /// A partial packet's buffer grows by at least so much.
 const GROW_BYTES: usize = 4 * 1024;

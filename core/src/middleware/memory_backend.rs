@@ -15,7 +15,7 @@ use crate::message::{Message, Publication};
 use crate::packet::{PacketId, QoS, SubscriptionOptions, Version};
 use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::topic::filter::is_filter;
-use crate::topic::{Filter, Retained, SubscriptionIndex};
+use crate::topic::{Filter, Retained, Subscription, SubscriptionIndex};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -115,6 +115,14 @@ impl Middleware for MemoryBackend {
         from.ensure(self.pages.values().flatten().all(well_formed))
     }
 
+    fn shortens(&self) -> Hooks {
+        Hooks::RELAY
+    }
+
+    fn subscribers(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
+        self.index.only_list(topic)
+    }
+
     fn wants(&self) -> Hooks {
         Hooks::RELAY
             | Hooks::SUBSCRIBE_TOPIC
@@ -211,15 +219,25 @@ impl MemoryBackend {
 
     /// Finds who gets a message.
     fn relay(&mut self, cx: &mut Cx<'_>, relay: &Relay) {
-        let mut receivers = cx.receivers();
-        settle(cx, relay);
-        let Some(publication) = cx.publication(&relay.what) else { return };
+        if relay.inbound.is_some() {
+            settle(cx, relay);
+        }
+        let kept;
+        let publication = match (&relay.what, cx.current) {
+            (What::Current, Some(publication)) => publication,
+            (What::Current, None) => return,
+            (What::Kept(message), _) => {
+                kept = message.publication();
+                &kept
+            }
+        };
         if publication.expired(cx.now().wall) {
             // While it waited for an answer or for the disk [MQTT-3.3.2-5].
             cx.stats().dropped_expired += 1;
             cx.trace(|| Traced::Expired { topic: publication.topic.into(), publisher: relay.publisher });
-            return cx.recycle(receivers);
+            return;
         }
+        let mut receivers = cx.receivers();
         // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
         let again = relay.inbound.is_some() && relay.ack.is_none();
         self.relay = self.relay.wrapping_add(1);

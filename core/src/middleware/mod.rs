@@ -29,6 +29,7 @@ pub use keep_alive::KeepAlive;
 pub use last_will::LastWill;
 pub use memory_backend::MemoryBackend;
 pub use outbound_manager::OutboundManager;
+pub(crate) use outbound_manager::takes_once;
 pub use packet_emitter::{Notices, PacketEmitter};
 pub use retain_manager::RetainManager;
 pub use session_manager::SessionManager;
@@ -42,6 +43,7 @@ use crate::packet::{
     Ack, Auth, Connect, Disconnect, Packet, PacketType, Publish, ReasonCode, Subscribe, Unsubscribe,
 };
 use crate::saved::{Malformed, Reader, Writer};
+use crate::topic::Subscription;
 use core::ops::BitOr;
 
 /// What a middleware did with what it saw.
@@ -116,6 +118,8 @@ hooks! {
     CLOSED = Hooks::CLOSED_INDEX;
     /// [`Action::Relay`]
     RELAY = ACTIONS;
+    /// [`Action::Relay`] of a message with RETAIN only
+    RELAY_RETAINED = Hooks::RETAINED_INDEX;
     /// [`Action::Forward`]
     FORWARD = ACTIONS + 1;
     /// [`Action::Reply`]
@@ -185,6 +189,8 @@ impl Hooks {
     pub(crate) const PACKET_INDEX: usize = 16;
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
+    pub(crate) const RETAINED_INDEX: usize = 19;
+    pub(crate) const FORWARD_INDEX: usize = ACTIONS as usize + 1;
     /// How many hooks there are.
     pub(crate) const COUNT: usize = ACTIONS as usize + 31;
     pub(crate) const STORE_INDEX: usize = ACTIONS as usize + 29;
@@ -193,10 +199,16 @@ impl Hooks {
         self.0 & (1 << bit) != 0
     }
 
+    pub(crate) fn any(self, of: Hooks) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    #[inline]
     pub(crate) fn of_packet(packet: PacketType) -> usize {
         packet as usize
     }
 
+    #[inline]
     pub(crate) fn of_action(action: &Action) -> usize {
         let hook = match action {
             Action::Relay(_) => Self::RELAY,
@@ -251,6 +263,19 @@ pub trait Middleware: Send {
 
     /// The hooks to call.
     fn wants(&self) -> Hooks;
+
+    /// The hooks at which it does nothing that would be missed when a plain message (QoS 0, no RETAIN, no properties) takes the
+    /// short way: past the chain, from PUBLISH straight to those whom [`subscribers`](Self::subscribers) names. As long as a
+    /// part wants such a hook and does not say so, no message does. Time is told to it once per input, not per packet.
+    fn shortens(&self) -> Hooks {
+        Hooks::NONE
+    }
+
+    /// Who is subscribed to a topic, if the relay of a message leads to these and to nothing else. The topic may be no Topic
+    /// Name yet: then the answer is `None`.
+    fn subscribers(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
+        None
+    }
 
     /// Called once, before anything else: make what depends on settings and seed.
     fn install(&mut self, cx: &mut Cx<'_>) {}

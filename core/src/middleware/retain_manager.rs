@@ -19,15 +19,16 @@ impl Middleware for RetainManager {
     }
 
     fn wants(&self) -> Hooks {
-        Hooks::RELAY | Hooks::TOPIC_SUBSCRIBED
+        Hooks::RELAY_RETAINED | Hooks::TOPIC_SUBSCRIBED
     }
 
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
             Action::Relay(relay) => {
-                let retain = cx.publication(&relay.what).is_some_and(|publication| publication.retain);
                 // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
-                if let (true, Some(message)) = (retain, retain.then(|| cx.keep(&relay.what)).flatten()) {
+                if cx.is_retained(&relay.what)
+                    && let Some(message) = cx.keep(&relay.what)
+                {
                     cx.emit(Action::StoreRetained(message));
                 }
             }

@@ -64,6 +64,12 @@ impl Trie {
         self.filters == 0 && self.nodes.len() == 1 && self.edges.is_empty()
     }
 
+    /// Whether there is no filter.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.filters == 0
+    }
+
     /// Adds a well-formed filter that is not there and returns its node.
     pub(super) fn insert(&mut self, text: &str, filter: Key) -> Key {
         let mut node = self.root;
