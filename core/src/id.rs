@@ -190,6 +190,7 @@ impl<K: Id, T> Table<K, T> {
     }
 
     /// The value, made first if there is none.
+    #[inline]
     pub fn get_or_insert_with(&mut self, id: K, make: impl FnOnce() -> T) -> &mut T {
         let index = id.index() as usize;
         self.reach(index);

@@ -5,12 +5,12 @@ use crate::connection::{Connection, Phase};
 use crate::error::Violation;
 use crate::id::ConnectionId;
 use crate::message::Publication;
-use crate::middleware::{Flow, Hooks};
+use crate::middleware::{Flow, Hooks, Middleware};
 use crate::packet::{
-    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode,
-    SubscriptionOptions, Version, version_of,
+    self, Ack, Connack, Frame, Framed, Packet, PacketId, PacketType, PacketType as P, Properties, Publish,
+    QoS, ReasonCode, SubscriptionOptions, Version, version_of,
 };
-use crate::time::Now;
+use crate::time::{Now, Wall};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -96,30 +96,28 @@ impl Broker {
     /// Processes whole packets at the start of `bytes`; returns how many bytes that were, and how many the packet
     /// behind them has.
     fn packets(&mut self, id: ConnectionId, bytes: &[u8], limit: u32) -> (usize, usize) {
-        let (mut used, mut announced, short) = (0, false, self.stack.is_short());
+        let (mut used, mut told) = (0, false);
         while used < bytes.len() {
-            if !self.state.takes_packets(id) {
-                return (used, 0);
-            }
+            let Some(phase) = self.state.takes_packets(id) else { return (used, 0) };
             match packet::frame(&bytes[used..], limit) {
                 Ok(Framed::Whole { frame, length }) => {
                     self.state.stats.packets_received += 1;
                     self.state.kept = None;
                     let packet = &bytes[used..used + length];
                     used += length;
-                    if frame.first >> 4 != PacketType::Publish as u8 {
+                    let Some(kind @ (P::Publish | P::Puback | P::Pubrec | P::Pubrel | P::Pubcomp)) =
+                        PacketType::from_bits(frame.first >> 4)
+                    else {
                         self.packet(id, frame);
-                    } else if !short || frame.first != PLAIN {
-                        self.publish_packet(id, frame);
-                    } else if announced {
-                        if !self.publish_shortly(id, packet, frame.body) {
-                            self.publish_packet(id, frame);
-                        }
-                    } else if self.announce(id, PacketType::Publish) {
-                        // Once per input is enough to know that somebody is there.
-                        announced = true;
-                        if !self.publish_shortly(id, packet, frame.body) {
-                            self.publish_announced(id, frame);
+                        continue;
+                    };
+                    // Who is connected may send these, and that somebody is there is told once per input where that is enough.
+                    if told && phase == Phase::Connected || self.announce(id, kind) {
+                        told = self.stack.is_told_once();
+                        if kind == P::Publish {
+                            self.publish_packet(id, frame, packet);
+                        } else {
+                            self.ack_packet(id, kind, frame);
                         }
                     }
                 }
@@ -183,14 +181,12 @@ impl Broker {
         }
     }
 
-    /// The same for the packet that comes most often.
-    fn publish_packet(&mut self, id: ConnectionId, frame: Frame<'_>) {
-        if self.announce(id, PacketType::Publish) {
-            self.publish_announced(id, frame);
+    /// The same for the packet that comes most often, once it was announced.
+    #[inline]
+    fn publish_packet(&mut self, id: ConnectionId, frame: Frame<'_>, packet: &[u8]) {
+        if self.stack.is_short() && frame.first == PLAIN && self.publish_shortly(id, packet, frame.body) {
+            return;
         }
-    }
-
-    fn publish_announced(&mut self, id: ConnectionId, frame: Frame<'_>) {
         let Some(connection) = self.state.connections.get(id) else { return };
         let (limit, mounted) = (barrier(connection), connection.mounted);
         match Publish::decode(&frame, connection.version) {
@@ -202,6 +198,17 @@ impl Broker {
                     self.publish_with_properties(id, publish, limit, mounted);
                 }
             }
+            Err(violation) => self.violate(id, violation),
+        }
+    }
+
+    /// The same for the acknowledgements of messages.
+    #[inline]
+    fn ack_packet(&mut self, id: ConnectionId, kind: PacketType, frame: Frame<'_>) {
+        let Some(connection) = self.state.connections.get(id) else { return };
+        let limit = if holdable(kind) { barrier(connection) } else { u8::MAX };
+        match Ack::decode(&frame, connection.version) {
+            Ok(ack) => self.walk_on(id, &mut AckPacket { kind, ack }, 0, limit, false),
             Err(violation) => self.violate(id, violation),
         }
     }
@@ -255,11 +262,11 @@ impl Broker {
 
     #[inline]
     fn walk_resolved(&mut self, id: ConnectionId, publish: Publish<'_>, limit: u8, mounted: bool) {
-        let mut packet = Packet::Publish(publish);
         if mounted {
-            self.walk_below(id, &packet, limit);
+            self.walk_below(id, &Packet::Publish(publish), limit);
         } else {
-            self.walk_on(id, &mut packet, 0, limit, false);
+            let mut publish = publish;
+            self.walk_on(id, &mut publish, 0, limit, false);
         }
     }
 
@@ -299,24 +306,20 @@ impl Broker {
     }
 
     #[inline]
-    fn walk_on(&mut self, id: ConnectionId, packet: &mut Packet<'_>, start: u8, limit: u8, first: bool) {
+    fn walk_on(&mut self, id: ConnectionId, packet: &mut impl Walks, start: u8, limit: u8, first: bool) {
         let wall = self.state.arrived;
-        let hook = Hooks::of_packet(packet.packet_type());
-        let mut place = self.stack.listeners(hook);
+        let mut place = self.stack.listeners(Hooks::of_packet(packet.kind()));
         while let Some(part) = self.stack.next(&mut place) {
             if part < start {
                 continue;
             }
             if part >= limit {
-                return self.park(id, packet, (part, limit), first, None);
+                return self.park(id, &packet.packet(), (part, limit), first, None);
             }
             let cx = &mut Cx { state: &mut self.state, current: None, part };
-            let flow = call(self.stack.part(part), cx, id, packet);
+            let flow = packet.call(self.stack.part(part), cx, id);
             if !self.state.work.is_empty() || !self.state.deferred.is_empty() {
-                let current = match &*packet {
-                    Packet::Publish(publish) => Some(Publication::new(publish, wall)),
-                    _ => None,
-                };
+                let current = packet.publication(wall);
                 // A part may have changed the message since an earlier one had it kept.
                 self.state.kept = None;
                 self.run(current.as_ref());
@@ -328,21 +331,21 @@ impl Broker {
                 Flow::Done => return self.adopt_question(id),
                 Flow::Suspend => {
                     // While a client authenticates again, what it may do is what it might before.
-                    let barrier = if matches!(packet, Packet::Auth(_)) { u8::MAX } else { part + 1 };
-                    return self.park(id, packet, (part + 1, barrier), first, None);
+                    let barrier = if packet.kind() == PacketType::Auth { u8::MAX } else { part + 1 };
+                    return self.park(id, &packet.packet(), (part + 1, barrier), first, None);
                 }
                 // Acknowledgements leave in the order of what they answer.
                 Flow::Refuse(_) if limit != u8::MAX => {
-                    return self.park(id, packet, (part, limit), first, Some(flow));
+                    return self.park(id, &packet.packet(), (part, limit), first, Some(flow));
                 }
-                Flow::Refuse(reason) => return self.refuse(id, packet, reason),
+                Flow::Refuse(reason) => return self.refuse(id, &packet.packet(), reason),
                 Flow::Violation(violation) => return self.violate(id, violation),
             }
         }
         if limit != u8::MAX {
-            return self.park(id, packet, (u8::MAX, limit), first, None);
+            return self.park(id, &packet.packet(), (u8::MAX, limit), first, None);
         }
-        self.unhandled(id, packet);
+        self.unhandled(id, &packet.packet());
     }
 
     /// A packet that no middleware handled.
@@ -466,20 +469,104 @@ fn barrier(connection: &Connection) -> u8 {
 
 /// Whether a packet waits behind others that wait for an answer.
 fn holdable(kind: PacketType) -> bool {
-    use PacketType as P;
     matches!(kind, P::Publish | P::Subscribe | P::Unsubscribe | P::Disconnect | P::Pubrel)
 }
 
-#[inline]
-fn call(
-    part: &mut dyn crate::middleware::Middleware,
-    cx: &mut Cx<'_>,
-    id: ConnectionId,
-    packet: &mut Packet<'_>,
-) -> Flow {
-    if let Packet::Publish(packet) = packet {
-        return part.publish(cx, id, packet);
+/// A packet on its way down the chain. Those that come most often walk as what they are.
+trait Walks {
+    fn kind(&self) -> PacketType;
+
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow;
+
+    /// The message it brings.
+    #[inline]
+    fn publication(&self, _: Wall) -> Option<Publication<'_>> {
+        None
     }
+
+    /// A copy for whoever takes any packet.
+    fn packet(&self) -> Packet<'_>;
+}
+
+impl Walks for Packet<'_> {
+    fn kind(&self) -> PacketType {
+        self.packet_type()
+    }
+
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow {
+        call(part, cx, id, self)
+    }
+
+    fn publication(&self, wall: Wall) -> Option<Publication<'_>> {
+        match self {
+            Packet::Publish(publish) => Some(Publication::new(publish, wall)),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn packet(&self) -> Packet<'_> {
+        self.clone()
+    }
+}
+
+impl Walks for Publish<'_> {
+    #[inline]
+    fn kind(&self) -> PacketType {
+        PacketType::Publish
+    }
+
+    #[inline]
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow {
+        part.publish(cx, id, self)
+    }
+
+    #[inline]
+    fn publication(&self, wall: Wall) -> Option<Publication<'_>> {
+        Some(Publication::new(self, wall))
+    }
+
+    #[cold]
+    fn packet(&self) -> Packet<'_> {
+        Packet::Publish(self.clone())
+    }
+}
+
+/// PUBACK, PUBREC, PUBREL or PUBCOMP.
+struct AckPacket<'a> {
+    kind: PacketType,
+    ack: Ack<'a>,
+}
+
+impl Walks for AckPacket<'_> {
+    #[inline]
+    fn kind(&self) -> PacketType {
+        self.kind
+    }
+
+    #[inline]
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow {
+        match self.kind {
+            PacketType::Puback => part.puback(cx, id, &self.ack),
+            PacketType::Pubrec => part.pubrec(cx, id, &self.ack),
+            PacketType::Pubrel => part.pubrel(cx, id, &self.ack),
+            _ => part.pubcomp(cx, id, &self.ack),
+        }
+    }
+
+    #[cold]
+    fn packet(&self) -> Packet<'_> {
+        let ack = self.ack.clone();
+        match self.kind {
+            PacketType::Puback => Packet::Puback(ack),
+            PacketType::Pubrec => Packet::Pubrec(ack),
+            PacketType::Pubrel => Packet::Pubrel(ack),
+            _ => Packet::Pubcomp(ack),
+        }
+    }
+}
+
+fn call(part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId, packet: &mut Packet<'_>) -> Flow {
     match packet {
         Packet::Publish(packet) => part.publish(cx, id, packet),
         Packet::Puback(packet) => part.puback(cx, id, packet),

@@ -113,7 +113,7 @@ pub(crate) struct Outlets<'a> {
 
 impl Outlets<'_> {
     /// See [`State::write`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&mut self, id: ConnectionId, to: &mut Connection, write: impl FnOnce(&mut Vec<u8>)) {
         if to.is_over() {
             return;
@@ -266,11 +266,11 @@ impl State {
         self.connections.get(id).map_or(READ_BYTES, |connection| self.read_credit_of(connection))
     }
 
-    /// Whether the next packet of a connection could be worked off now: it is not over, and nothing holds it up.
+    /// The phase of a connection whose next packet could be worked off now: it is not over, and nothing holds it up.
     #[inline]
-    pub(crate) fn takes_packets(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get(id) else { return false };
-        !connection.is_over() && self.read_credit_of(connection) > 0
+    pub(crate) fn takes_packets(&self, id: ConnectionId) -> Option<Phase> {
+        let connection = self.connections.get(id)?;
+        (!connection.is_over() && self.read_credit_of(connection) > 0).then_some(connection.phase)
     }
 
     #[inline]

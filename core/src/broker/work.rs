@@ -56,8 +56,10 @@ impl Broker {
                 // Known at once while there is one shard; 3.x sends no reason.
                 reply.reason = ReasonCode::NoMatchingSubscribers;
             }
-            if !handled {
-                self.bottom(action, current);
+            match action {
+                _ if handled => {}
+                Action::Reply(reply) => self.reply(reply),
+                action => self.bottom(action, current),
             }
             self.turn_round(mark);
         }
@@ -277,6 +279,11 @@ impl Broker {
     fn write_reply(&mut self, reply: &Reply) {
         let Some(connection) = self.state.connections.get(reply.to) else { return };
         let (to, packet_id) = (reply.to, reply.packet_id);
+        if let Some(bytes) = Ack::bytes(reply.packet, packet_id, reply.reason, connection.version)
+            && connection.packet_size_max as usize >= bytes.len()
+        {
+            return self.state.write(to, |out| out.extend_from_slice(&bytes));
+        }
         let reason = reason_for(reply.packet, reply.reason);
         let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
         let fits = match reply.packet {

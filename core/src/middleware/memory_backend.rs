@@ -238,53 +238,7 @@ impl MemoryBackend {
             return;
         }
         let mut receivers = cx.receivers();
-        // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
-        let again = relay.inbound.is_some() && relay.ack.is_none();
-        self.relay = self.relay.wrapping_add(1);
-        if self.relay == 0 {
-            self.stamps.clear();
-            self.relay = 1;
-        }
-        let (stamps, this) = (&mut self.stamps, self.relay);
-        let (sessions, once) = (&cx.state.sessions, cx.state.config.overlapping_once);
-        let connected = |session| {
-            sessions.get(session).is_some_and(|session| session.connection.is_some() || session.program)
-        };
-        self.index.matches(
-            publication.topic,
-            |subscription| {
-                let (session, options) = (subscription.session, subscription.options);
-                // [MQTT-3.8.3-3]
-                if options.no_local && relay.publisher == Some(session) {
-                    return;
-                }
-                let qos = options.qos.min(publication.qos);
-                if again && qos == QoS::AtMostOnce {
-                    return;
-                }
-                // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-                let retain = publication.retain && options.retain_as_published;
-                let place = session.index() as usize;
-                if place >= stamps.len() {
-                    stamps.resize(place + 1, (0, 0));
-                }
-                let (last, position) = stamps[place];
-                if once && last == this {
-                    // [MQTT-3.3.4-2]: the highest QoS, [MQTT-3.3.4-3]: all identifiers.
-                    let receiver: &mut Receiver = &mut receivers[position as usize];
-                    receiver.qos = receiver.qos.max(qos);
-                    receiver.retain |= retain;
-                    if let Some(identifier) = subscription.identifier {
-                        receiver.identifiers.push(identifier);
-                    }
-                    return;
-                }
-                stamps[place] = (this, receivers.len() as u32);
-                let identifiers = subscription.identifier.into();
-                receivers.push(Receiver { session, qos, retain, source: Source::Relay, identifiers });
-            },
-            |member| connected(member.session),
-        );
+        self.find(cx, relay, publication, &mut receivers);
         cx.trace(|| Traced::Relayed {
             topic: publication.topic.into(),
             qos: publication.qos,
@@ -298,6 +252,68 @@ impl MemoryBackend {
             cx.matched();
             cx.emit(Action::Forward(Forward::new(relay.what.clone(), receivers)));
         }
+    }
+
+    fn find(
+        &mut self,
+        cx: &Cx<'_>,
+        relay: &Relay,
+        publication: &Publication<'_>,
+        receivers: &mut Vec<Receiver>,
+    ) {
+        // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
+        let again = relay.inbound.is_some() && relay.ack.is_none();
+        let receiver = |subscription: &Subscription| {
+            let Subscription { session, options, identifier } = *subscription;
+            let qos = options.qos.min(publication.qos);
+            // [MQTT-3.8.3-3]
+            if options.no_local && relay.publisher == Some(session) || again && qos == QoS::AtMostOnce {
+                return None;
+            }
+            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+            let retain = publication.retain && options.retain_as_published;
+            Some(Receiver { session, qos, retain, source: Source::Relay, identifiers: identifier.into() })
+        };
+        if self.index.is_exact()
+            && let Some(subscriptions) = self.index.only_list(publication.topic.as_bytes())
+        {
+            // On one list nobody is twice.
+            return receivers.extend(subscriptions.iter().filter_map(receiver));
+        }
+        self.relay = self.relay.wrapping_add(1);
+        if self.relay == 0 {
+            self.stamps.clear();
+            self.relay = 1;
+        }
+        let (stamps, this) = (&mut self.stamps, self.relay);
+        let (sessions, once) = (&cx.state.sessions, cx.state.config.overlapping_once);
+        let connected = |session| {
+            sessions.get(session).is_some_and(|session| session.connection.is_some() || session.program)
+        };
+        self.index.matches(
+            publication.topic,
+            |subscription| {
+                let Some(new) = receiver(&subscription) else { return };
+                let place = new.session.index() as usize;
+                if place >= stamps.len() {
+                    stamps.resize(place + 1, (0, 0));
+                }
+                let (last, position) = stamps[place];
+                if once && last == this {
+                    // [MQTT-3.3.4-2]: the highest QoS, [MQTT-3.3.4-3]: all identifiers.
+                    let known: &mut Receiver = &mut receivers[position as usize];
+                    known.qos = known.qos.max(new.qos);
+                    known.retain |= new.retain;
+                    if let Some(identifier) = subscription.identifier {
+                        known.identifiers.push(identifier);
+                    }
+                    return;
+                }
+                stamps[place] = (this, receivers.len() as u32);
+                receivers.push(new);
+            },
+            |member| connected(member.session),
+        );
     }
 
     fn subscribe(&mut self, cx: &mut Cx<'_>, topic: &SubscribeTopic) {

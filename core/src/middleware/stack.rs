@@ -34,6 +34,8 @@ pub struct Stack {
     begins: Vec<u16>,
     /// Whether plain messages take the short way from PUBLISH on.
     short: bool,
+    /// Whether nobody has to be told of every packet.
+    told_once: bool,
     /// Whom to ask for their receivers, if they take the short way from their relay on.
     backend: Option<u8>,
 }
@@ -176,7 +178,9 @@ impl Stack {
         let published = self.is_wanted(Hooks::of_packet(PacketType::Publish));
         let forwards = self.is_wanted(Hooks::FORWARD_INDEX);
         self.backend = backend.filter(|_| all(Hooks::RELAY) && all(Hooks::FORWARD) && forwards);
-        self.short = self.backend.is_some() && published && all(Hooks::PACKET) && all(Hooks::PUBLISH);
+        let told_once = all(Hooks::PACKET);
+        self.short = self.backend.is_some() && published && told_once && all(Hooks::PUBLISH);
+        self.told_once = told_once;
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -187,6 +191,12 @@ impl Stack {
     #[inline]
     pub(crate) fn is_short(&self) -> bool {
         self.short
+    }
+
+    /// Whether it is enough to announce one packet of each input, while a client is connected.
+    #[inline]
+    pub(crate) fn is_told_once(&self) -> bool {
+        self.told_once
     }
 
     /// The part that knows who gets a plain message, if it may be passed on by the short way.

@@ -251,6 +251,11 @@ impl SubscriptionIndex {
         }
     }
 
+    /// Whether no subscription has a wildcard.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.trie.is_empty()
+    }
+
     /// The subscriptions that match a Topic Name, if they are on one list or there are none: without a shared group, and
     /// without one session on two lists. `None` also for what is no Topic Name.
     pub(crate) fn only_list(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
@@ -264,9 +269,10 @@ impl SubscriptionIndex {
                 Some(_) => return None,
                 None => topic_name(topic)?,
             };
-            trie.walk(topic, |key| {
+            trie.walk_while(topic, |key| {
                 only = Some(key);
                 lists += 1;
+                lists < 2
             });
         }
         match (only, lists) {

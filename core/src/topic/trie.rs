@@ -110,6 +110,14 @@ impl Trie {
     /// Calls `each` with every filter that matches. The topic is a Topic Name. Returns how many nodes it visited:
     /// those whose levels match so many of the topic's.
     pub(super) fn walk(&mut self, topic: &str, mut each: impl FnMut(Key)) -> usize {
+        self.walk_while(topic, |key| {
+            each(key);
+            true
+        })
+    }
+
+    /// The same as long as `each` says so.
+    pub(super) fn walk_while(&mut self, topic: &str, mut each: impl FnMut(Key) -> bool) -> usize {
         if self.filters == 0 {
             return 0;
         }
@@ -124,13 +132,18 @@ impl Trie {
             visited += 1;
             let start = start as usize;
             let wild = !(hidden && start == 0); // [MQTT-4.7.2-1]
-            if wild && let Some(filter) = node.tail {
-                each(filter);
+            if wild
+                && let Some(filter) = node.tail
+                && !each(filter)
+            {
+                break;
             }
             // Behind the last level; a topic that ends in `/` has an empty one.
             let Some(rest) = topic.get(start..) else {
-                node.filter.map(&mut each);
-                continue;
+                match node.filter {
+                    Some(filter) if !each(filter) => break,
+                    _ => continue,
+                }
             };
             let length = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
             let next = (start + length + 1) as u32;
