@@ -10,15 +10,21 @@ pub struct Case {
     /// What is counted.
     pub unit: &'static str,
     /// Makes what does a burst and says how many units that were.
-    set_up: fn() -> Box<dyn FnMut() -> u64>,
+    made_by: fn() -> Box<dyn FnMut() -> u64>,
     /// Bursts of a short run; a long one does three times as many.
     pub bursts: u32,
 }
 
 impl Case {
+    /// Makes what does a burst and says how many units that were.
+    #[must_use]
+    pub fn set_up(&self) -> Box<dyn FnMut() -> u64> {
+        (self.made_by)()
+    }
+
     /// Does so many bursts, behind a few to warm up; returns how many units they were. `begin` is called in between.
     pub fn run(&self, bursts: u32, begin: impl FnOnce()) -> u64 {
-        let mut burst = (self.set_up)();
+        let mut burst = self.set_up();
         for _ in 0..WARM_UP {
             burst();
         }
@@ -29,27 +35,27 @@ impl Case {
 
 /// All of them.
 pub const CASES: &[Case] = &[
-    Case { name: "qos0-v4", unit: "message", set_up: || point_to_point(4, 0, 64), bursts: 50 },
-    Case { name: "qos1-v4", unit: "message", set_up: || point_to_point(4, 1, 64), bursts: 50 },
-    Case { name: "qos2-v4", unit: "message", set_up: || point_to_point(4, 2, 64), bursts: 50 },
-    Case { name: "qos0-v5", unit: "message", set_up: || point_to_point(5, 0, 64), bursts: 50 },
-    Case { name: "qos1-v5", unit: "message", set_up: || point_to_point(5, 1, 64), bursts: 50 },
-    Case { name: "qos2-v5", unit: "message", set_up: || point_to_point(5, 2, 64), bursts: 50 },
+    Case { name: "qos0-v4", unit: "message", made_by: || point_to_point(4, 0, 64), bursts: 50 },
+    Case { name: "qos1-v4", unit: "message", made_by: || point_to_point(4, 1, 64), bursts: 50 },
+    Case { name: "qos2-v4", unit: "message", made_by: || point_to_point(4, 2, 64), bursts: 50 },
+    Case { name: "qos0-v5", unit: "message", made_by: || point_to_point(5, 0, 64), bursts: 50 },
+    Case { name: "qos1-v5", unit: "message", made_by: || point_to_point(5, 1, 64), bursts: 50 },
+    Case { name: "qos2-v5", unit: "message", made_by: || point_to_point(5, 2, 64), bursts: 50 },
     Case {
         name: "large-qos0",
         unit: "message of 16 KiB",
-        set_up: || point_to_point(4, 0, 16 * 1024),
+        made_by: || point_to_point(4, 0, 16 * 1024),
         bursts: 20,
     },
-    Case { name: "fan-out-qos0", unit: "delivery", set_up: || fan_out(0), bursts: 5 },
-    Case { name: "fan-out-qos1", unit: "delivery", set_up: || fan_out(1), bursts: 5 },
-    Case { name: "fan-in-qos0", unit: "message", set_up: fan_in, bursts: 10 },
-    Case { name: "wildcard-qos0", unit: "message", set_up: wildcard, bursts: 50 },
-    Case { name: "ping", unit: "PINGREQ", set_up: ping, bursts: 50 },
-    Case { name: "subscribe", unit: "SUBSCRIBE and UNSUBSCRIBE", set_up: subscriptions, bursts: 20 },
-    Case { name: "connect", unit: "CONNECT and DISCONNECT", set_up: connections, bursts: 20 },
-    Case { name: "retained-store", unit: "message", set_up: retained, bursts: 20 },
-    Case { name: "offline-queue", unit: "message", set_up: offline, bursts: 20 },
+    Case { name: "fan-out-qos0", unit: "delivery", made_by: || fan_out(0), bursts: 5 },
+    Case { name: "fan-out-qos1", unit: "delivery", made_by: || fan_out(1), bursts: 5 },
+    Case { name: "fan-in-qos0", unit: "message", made_by: fan_in, bursts: 10 },
+    Case { name: "wildcard-qos0", unit: "message", made_by: wildcard, bursts: 50 },
+    Case { name: "ping", unit: "PINGREQ", made_by: ping, bursts: 50 },
+    Case { name: "subscribe", unit: "SUBSCRIBE and UNSUBSCRIBE", made_by: subscriptions, bursts: 20 },
+    Case { name: "connect", unit: "CONNECT and DISCONNECT", made_by: connections, bursts: 20 },
+    Case { name: "retained-store", unit: "message", made_by: retained, bursts: 20 },
+    Case { name: "offline-queue", unit: "message", made_by: offline, bursts: 20 },
 ];
 
 /// One client sends messages that another gets.

@@ -8,13 +8,6 @@ mod world;
 
 pub use cases::{CASES, Case};
 
-/// What a run did.
-#[derive(Debug, Clone, Copy)]
-pub struct Done {
-    /// How often the unit of the case was done, without the warm-up.
-    pub units: u64,
-}
-
 /// The case of this name.
 #[must_use]
 pub fn case(name: &str) -> Option<&'static Case> {

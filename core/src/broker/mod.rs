@@ -59,7 +59,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use short::Short;
-use state::{MACHINE, READ_BYTES, State};
+use state::{MACHINE, READ_BYTES};
+pub(crate) use state::{Outlets, State};
 
 /// All protocol and routing state of one shard: a pure state machine.
 ///

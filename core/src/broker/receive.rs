@@ -203,7 +203,7 @@ impl Broker {
     }
 
     /// The same for the acknowledgements of messages.
-    #[inline]
+    #[inline(never)]
     fn ack_packet(&mut self, id: ConnectionId, kind: PacketType, frame: Frame<'_>) {
         let Some(connection) = self.state.connections.get(id) else { return };
         let limit = if holdable(kind) { barrier(connection) } else { u8::MAX };

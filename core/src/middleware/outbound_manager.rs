@@ -18,7 +18,7 @@ use crate::saved::saved_part;
 use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use send::{Below, Image, InHand, PURPOSE};
+use send::{Below, Image, InHand, PURPOSE, write_plain};
 use window::{InFlight, Progress, Window};
 
 /// Messages going out: who gets them now, who later; QoS 1 and 2 from the sender's side.
@@ -215,7 +215,7 @@ impl OutboundManager {
         else {
             return;
         };
-        let (stored, mounted) = (session.stored, connection.mounted);
+        let (stored, mounted, plain) = (session.stored, connection.mounted, connection.is_plain());
         let window = self.windows.get_or_insert_with(receiver.session, Box::default);
         let may = session.queued == 0 && window.unsent == 0 && room_of(cx, connection, window) > 0;
         if !may && receiver.source == Source::Relay {
@@ -226,6 +226,14 @@ impl OutboundManager {
         if stored {
             let gated = receiver.qos == QoS::ExactlyOnce || durable_first;
             return self.send_stored(cx, id, mounted, hand, receiver.take(), packet_id, gated);
+        }
+        if plain && hand.is_small() {
+            if let Some(message) = cx.keep(hand.what) {
+                write_plain(cx, id, &mut self.image, hand, receiver, Some(packet_id));
+                let identifiers = core::mem::take(&mut receiver.identifiers);
+                window.push(InFlight { identifiers, ..InFlight::new(packet_id, message, receiver) });
+            }
+            return;
         }
         if self.send_seen(cx, id, mounted, hand, receiver, Some(packet_id))
             && let Some(message) = cx.keep(hand.what)
@@ -322,10 +330,14 @@ impl OutboundManager {
     /// A message got one step further, or is done.
     fn progress(&mut self, cx: &mut Cx<'_>, from: ConnectionId, id: PacketId, qos: QoS, was: Progress) {
         let Some(session) = cx.session_of(from) else { return };
-        let done = self.windows.get_mut(session).is_some_and(|window| window.remove(id, qos, was));
-        if done {
-            cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
-            cx.trace(|| Traced::Acknowledged { session, packet_id: id });
+        let Some(window) = self.windows.get_mut(session) else { return };
+        if !window.remove(id, qos, was) {
+            return;
+        }
+        let unsent = window.unsent > 0;
+        cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
+        cx.trace(|| Traced::Acknowledged { session, packet_id: id });
+        if unsent || cx.session(session).is_some_and(|state| state.queued > 0 || state.paging) {
             self.pump(cx, session);
         }
     }

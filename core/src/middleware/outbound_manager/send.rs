@@ -2,12 +2,15 @@
 
 use super::{OutboundManager, drop_unsent};
 use crate::broker::{
-    Cx, Delivery, Fate, Identifiers, Receiver, Traced, What, encode_publish, publish_len, seen_below,
+    Cx, Delivery, Fate, Identifiers, Outlets, Receiver, State, Traced, What, encode_publish, publish_len,
+    seen_below,
 };
+use crate::connection::Connection;
 use crate::hash::HashMap;
 use crate::id::ConnectionId;
 use crate::message::Publication;
 use crate::packet::{PacketId, QoS, Version};
+use crate::time::Wall;
 use alloc::vec::Vec;
 
 /// The message in hand.
@@ -17,6 +20,14 @@ pub(super) struct InHand<'a> {
     pub(super) what: &'a What,
     /// It has more receivers than one.
     pub(super) many: bool,
+}
+
+impl InHand<'_> {
+    /// Whether its payload is copied to each receiver.
+    #[inline]
+    pub(super) fn is_small(&self) -> bool {
+        self.publication.payload.len() < SHARED_BYTES
+    }
 }
 
 /// The wire image of the message in hand for one class of receivers: encoded once, copied to many.
@@ -49,14 +60,14 @@ pub(super) struct Below {
 impl Image {
     /// The bytes of a delivery.
     #[inline]
-    fn of(&mut self, cx: &Cx<'_>, hand: &InHand<'_>, delivery: &Delivery<'_>, receiver: &Receiver) -> &[u8] {
+    fn of(&mut self, hand: &InHand<'_>, delivery: &Delivery<'_>, receiver: &Receiver, wall: Wall) -> &[u8] {
         let is_it = |class: &Class| {
             (class.version, class.qos, class.retain) == (delivery.version, delivery.qos, delivery.retain)
                 && class.identifiers == receiver.identifiers
         };
         if !self.class.as_ref().is_some_and(is_it) {
             self.bytes.clear();
-            self.id_at = encode_publish(&mut self.bytes, hand.publication, delivery, cx.state.now.wall);
+            self.id_at = encode_publish(&mut self.bytes, hand.publication, delivery, wall);
             self.bytes.extend_from_slice(hand.publication.payload);
             let Delivery { version, qos, retain, .. } = *delivery;
             self.class = Some(Class { version, qos, retain, identifiers: receiver.identifiers.clone() });
@@ -105,35 +116,12 @@ impl OutboundManager {
         receiver: &Receiver,
         packet_id: Option<PacketId>,
     ) -> bool {
-        let Some(connection) = cx.state.connections.get(id) else { return false };
-        let delivery = Delivery {
-            version: connection.version,
-            qos: receiver.qos,
-            retain: receiver.retain,
-            dup: false,
-            packet_id,
-            identifiers: receiver.identifiers.as_slice(),
-            alias: None,
-        };
-        // Most clients set no limits, and most messages are small.
-        let plain = connection.packet_size_max == u32::MAX && connection.topic_alias_maximum == 0;
-        if !plain || hand.publication.payload.len() >= SHARED_BYTES {
-            return self.send_special(cx, id, hand, receiver, delivery);
-        }
-        cx.state.stats.publishes_sent += 1;
-        if hand.many {
-            let bytes = self.image.of(cx, hand, &delivery, receiver);
-            cx.state.write(id, |out| out.extend_from_slice(bytes));
+        let plain = cx.connection(id).is_some_and(Connection::is_plain);
+        if plain && hand.is_small() {
+            write_plain(cx, id, &mut self.image, hand, receiver, packet_id)
         } else {
-            let wall = cx.state.now.wall;
-            cx.state.write(id, |out| {
-                encode_publish(out, hand.publication, &delivery, wall);
-                out.extend_from_slice(hand.publication.payload);
-            });
+            self.send_special(cx, id, hand, receiver, packet_id)
         }
-        let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
-        cx.fate(receiver.session, hand.publication.topic, sent);
-        true
     }
 
     /// The same for a client that limits packets or takes Topic Aliases, and for large messages.
@@ -144,10 +132,11 @@ impl OutboundManager {
         id: ConnectionId,
         hand: &InHand<'_>,
         receiver: &Receiver,
-        mut delivery: Delivery<'_>,
+        packet_id: Option<PacketId>,
     ) -> bool {
         let InHand { publication, what, many } = *hand;
         let Some(connection) = cx.state.connections.get(id) else { return false };
+        let mut delivery = delivery(connection, receiver, packet_id);
         let limited = connection.packet_size_max < u32::MAX;
         if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
             cx.stats().dropped_too_large += 1;
@@ -170,7 +159,7 @@ impl OutboundManager {
             });
             cx.state.share(id, message);
         } else if many && delivery.alias.is_none() {
-            let bytes = self.image.of(cx, hand, &delivery, receiver);
+            let bytes = self.image.of(hand, &delivery, receiver, wall);
             cx.state.write(id, |out| out.extend_from_slice(bytes));
         } else {
             cx.state.write(id, |out| {
@@ -240,6 +229,52 @@ impl OutboundManager {
         let alias = known.len() as u16 + 1;
         known.insert(topic.into(), alias);
         Some((alias, true))
+    }
+}
+
+/// Writes a small message to a client that sets no limits, as most are. False: it is gone.
+#[inline]
+pub(super) fn write_plain(
+    cx: &mut Cx<'_>,
+    id: ConnectionId,
+    image: &mut Image,
+    hand: &InHand<'_>,
+    receiver: &Receiver,
+    packet_id: Option<PacketId>,
+) -> bool {
+    let State { connections, pool, dirty, stalled, full, stats, now, .. } = &mut *cx.state;
+    let Some(connection) = connections.get_mut(id) else { return false };
+    let delivery = delivery(connection, receiver, packet_id);
+    stats.publishes_sent += 1;
+    let mut outlets = Outlets { pool, dirty, stalled, full: *full };
+    if hand.many {
+        let bytes = image.of(hand, &delivery, receiver, now.wall);
+        outlets.write(id, connection, |out| out.extend_from_slice(bytes));
+    } else {
+        outlets.write(id, connection, |out| {
+            encode_publish(out, hand.publication, &delivery, now.wall);
+            out.extend_from_slice(hand.publication.payload);
+        });
+    }
+    let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
+    cx.fate(receiver.session, hand.publication.topic, sent);
+    true
+}
+
+#[inline]
+fn delivery<'r>(
+    connection: &Connection,
+    receiver: &'r Receiver,
+    packet_id: Option<PacketId>,
+) -> Delivery<'r> {
+    Delivery {
+        version: connection.version,
+        qos: receiver.qos,
+        retain: receiver.retain,
+        dup: false,
+        packet_id,
+        identifiers: receiver.identifiers.as_slice(),
+        alias: None,
     }
 }
 
