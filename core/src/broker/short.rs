@@ -1,21 +1,21 @@
-//! The short way of a plain message: QoS 0, no RETAIN, no properties, not large.
+//! The short way of a plain message: no RETAIN, no properties, not large.
 //!
-//! Where the chain would do nothing with such a message but find its receivers and write it to them, it is written to them
-//! at once: no action is made, and of a burst only the first packet is announced. The parts say themselves where that is
-//! all they do ([`Middleware::shortens`]); if anybody else listens to what is left out, there is no short way. Whoever is
-//! not just a connected client without special wishes gets the message by a [`Forward`] as ever.
+//! Where the chain would do nothing with such a message but find its receivers and deliver it to them, its relay does that at
+//! once: no list of receivers is made and no [`Forward`]. A PUBLISH with QoS 0 does not even become a relay: the packet is
+//! copied to those who get it, and of an input only the first packet is announced. The parts say themselves where that is
+//! all they do ([`Middleware::shortens`]); if anybody else listens to what is left out, there is no short way.
 //!
 //! What comes out is the same either way: `core/tests/short_way.rs`.
 //!
 //! [`Middleware::shortens`]: crate::middleware::Middleware::shortens
 
-use super::state::Outlets;
-use super::{Action, Broker, Forward, Identifiers, Receiver, Relay, Source, What};
+use super::{Action, Broker, Cx, Forward, Identifiers, Outlets, Receiver, Relay, Source, State, What};
 use crate::connection::Phase;
 use crate::id::{ConnectionId, SessionId};
 use crate::message::Publication;
 use crate::middleware::takes_once;
 use crate::packet::{QoS, Version};
+use crate::topic::Subscription;
 use crate::topic::filter::levels;
 use alloc::vec::Vec;
 
@@ -23,6 +23,8 @@ use alloc::vec::Vec;
 #[derive(Debug, Default)]
 pub(super) struct Short {
     images: [Vec<u8>; 2],
+    /// Which of them were made for the message in hand.
+    made: [bool; 2],
 }
 
 /// A plain message.
@@ -30,9 +32,12 @@ pub(super) struct Short {
 struct Plain<'a> {
     topic: &'a [u8],
     payload: &'a [u8],
+    qos: QoS,
     publisher: Option<SessionId>,
     /// The packet it came in, as it can be sent to receivers of 3.x, or to those of 5.0 (`true`).
     packet: Option<(&'a [u8], bool)>,
+    /// It is the one in hand.
+    publication: Option<&'a Publication<'a>>,
 }
 
 impl Broker {
@@ -52,10 +57,9 @@ impl Broker {
         if publisher.is_none() || topic.len() >= levels_max && levels_of(topic) > levels_max {
             return false;
         }
-        let Some(rest) = self.pass_on(&Plain { topic, payload, publisher, packet: Some((packet, v5)) })
-        else {
-            return false;
-        };
+        let (qos, packet, publication) = (QoS::AtMostOnce, Some((packet, v5)), None);
+        let message = Plain { topic, payload, qos, publisher, packet, publication };
+        let Some(rest) = self.pass_on(&message) else { return false };
         self.state.stats.publishes_received += 1;
         if !rest.is_empty() {
             self.forward_rest(topic, payload, rest);
@@ -75,17 +79,16 @@ impl Broker {
     /// Performs a relay, if it is that of a plain message. False: nothing was done.
     #[inline]
     pub(super) fn relay_shortly(&mut self, relay: &Relay, current: Option<&Publication<'_>>) -> bool {
-        let Relay { what: What::Current, publisher, ack: None, inbound: None, .. } = *relay else {
-            return false;
-        };
+        let Relay { what: What::Current, publisher, inbound, .. } = *relay else { return false };
         let Some(publication) = current.filter(|publication| publication.is_plain()) else { return false };
-        if self.state.trace.is_some() {
+        // A QoS 2 message has its own record, and QoS 1 may have to wait for one.
+        let recorded = self.state.durable && (inbound.is_some() || self.state.config.deliver_after_commit);
+        if recorded || self.state.trace.is_some() {
             return false;
         }
-        let (topic, payload) = (publication.topic.as_bytes(), publication.payload);
-        let Some(rest) = self.pass_on(&Plain { topic, payload, publisher, packet: None }) else {
-            return false;
-        };
+        let (topic, payload, qos) = (publication.topic.as_bytes(), publication.payload, publication.qos);
+        let message = Plain { topic, payload, qos, publisher, packet: None, publication: current };
+        let Some(rest) = self.pass_on(&message) else { return false };
         if !rest.is_empty() {
             self.state.work.push(Action::Forward(Forward::new(What::Current, rest)));
         }
@@ -95,67 +98,86 @@ impl Broker {
     /// Writes a message to all who get it. Returns those who have to get it by other means; `None`: nothing was done.
     fn pass_on(&mut self, message: &Plain<'_>) -> Option<Vec<Receiver>> {
         let Self { state, stack, short } = self;
-        let Plain { topic, payload, publisher, packet } = *message;
-        let subscribers = stack.part(stack.backend()?).subscribers(topic)?;
-        let (mut rest, mut made, mut sent) = (Vec::new(), [false; 2], 0);
-        let mut outlets = Outlets {
-            pool: &mut state.pool,
-            dirty: &mut state.dirty,
-            stalled: &mut state.stalled,
-            full: state.full,
-        };
+        let (backend, outbound, part) = stack.shortcut()?;
+        let subscribers = backend.subscribers(message.topic)?;
+        let (many, mut first, mut rest) = (subscribers.len() > 1, true, Vec::new());
+        short.made = [false; 2];
         for subscription in subscribers {
             let session = subscription.session;
             // [MQTT-3.8.3-3]
-            if subscription.options.no_local && publisher == Some(session) {
+            if subscription.options.no_local && message.publisher == Some(session) {
                 continue;
             }
+            state.matched = true;
+            let qos = subscription.options.qos.min(message.qos);
             let Some(known) = state.sessions.get(session) else { continue };
-            let connection = match known.connection {
-                Some(id) => state.connections.get_mut(id).map(|connection| (id, connection)),
-                None => None,
-            };
-            match connection {
-                Some((id, connection))
-                    if connection.phase == Phase::Connected
-                        && connection.is_plain()
-                        && subscription.identifier.is_none()
-                        && takes_once(&state.config, connection, known.queued, Source::Relay) =>
-                {
-                    let v5 = connection.version == Version::V5;
-                    let bytes = match packet {
-                        Some((packet, of)) if of == v5 => packet,
-                        _ => {
-                            let image = &mut short.images[usize::from(v5)];
-                            if !core::mem::replace(&mut made[usize::from(v5)], true) {
-                                encode(image, topic, payload, v5);
-                            }
-                            image
-                        }
-                    };
-                    outlets.write(id, connection, |out| out.extend_from_slice(bytes));
-                    sent += 1;
+            let (to, queued, program) = (known.connection, known.queued, known.program);
+            if qos == QoS::AtMostOnce
+                && let Some(id) = to
+                && short.write(state, (id, queued), subscription, message)
+            {
+                continue;
+            }
+            let identifiers = Identifiers::from(subscription.identifier);
+            let mut receiver = Receiver { session, qos, retain: false, source: Source::Relay, identifiers };
+            match message.publication {
+                Some(_) if !program => {
+                    let cx = &mut Cx { state, current: message.publication, part };
+                    outbound.deliver(cx, &mut receiver, many, core::mem::take(&mut first));
                 }
                 _ => {
-                    let identifiers = Identifiers::from(subscription.identifier);
-                    let (qos, retain, source) = (QoS::AtMostOnce, false, Source::Relay);
                     if rest.capacity() == 0 {
                         rest = state.receivers.pop().unwrap_or_default();
                     }
-                    rest.push(Receiver { session, qos, retain, source, identifiers });
+                    rest.push(receiver);
                 }
             }
         }
-        state.stats.publishes_sent += sent;
         Some(rest)
+    }
+}
+
+impl Short {
+    /// Writes a message with QoS 0 to the client of a session with so long a queue, if that is all there is to do.
+    #[inline]
+    fn write(
+        &mut self,
+        state: &mut State,
+        (id, queued): (ConnectionId, u32),
+        subscription: &Subscription,
+        message: &Plain<'_>,
+    ) -> bool {
+        let Some(connection) = state.connections.get_mut(id) else { return false };
+        let plain = connection.phase == Phase::Connected
+            && connection.is_plain()
+            && subscription.identifier.is_none()
+            && takes_once(&state.config, connection, queued, Source::Relay);
+        if !plain {
+            return false;
+        }
+        let v5 = connection.version == Version::V5;
+        let bytes = match message.packet {
+            Some((packet, of)) if of == v5 => packet,
+            _ => {
+                let image = &mut self.images[usize::from(v5)];
+                if !core::mem::replace(&mut self.made[usize::from(v5)], true) {
+                    encode(image, message.topic, message.payload, v5);
+                }
+                image
+            }
+        };
+        state.stats.publishes_sent += 1;
+        let State { pool, dirty, stalled, full, .. } = state;
+        Outlets { pool, dirty, stalled, full: *full }
+            .write(id, connection, |out| out.extend_from_slice(bytes));
+        true
     }
 }
 
 impl Publication<'_> {
     #[inline]
     fn is_plain(&self) -> bool {
-        self.qos == QoS::AtMostOnce
-            && !self.retain
+        !self.retain
             && self.properties.is_empty()
             && self.expires.is_none()
             && self.payload.len() < SMALL_BYTES

@@ -33,11 +33,6 @@ impl Broker {
                 self.hold(action, current);
                 continue;
             }
-            if let Action::Relay(relay) = &action
-                && self.relay_shortly(relay, current)
-            {
-                continue;
-            }
             let mut mark = self.state.work.len();
             let ack = match &action {
                 Action::Relay(relay) => relay.ack,
@@ -49,7 +44,10 @@ impl Broker {
                 mark += 1;
                 self.state.matched = false;
             }
-            let handled = self.walk_action(&mut action, current);
+            let handled = match &action {
+                Action::Relay(relay) if self.relay_shortly(relay, current) => true,
+                _ => self.walk_action(&mut action, current),
+            };
             if let (Some(_), Some(Action::Reply(reply)), false) =
                 (ack, self.state.work.get_mut(mark.wrapping_sub(1)), self.state.matched)
             {

@@ -36,7 +36,7 @@ pub use session_manager::SessionManager;
 pub use stack::{Stack, UnknownMiddleware};
 pub use subscription_manager::SubscriptionManager;
 
-use crate::broker::{Action, Answer, Cx, Inspection, Owner, Peer, Record};
+use crate::broker::{Action, Answer, Cx, Inspection, Owner, Peer, Receiver, Record};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId};
 use crate::packet::{
@@ -190,7 +190,6 @@ impl Hooks {
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
     pub(crate) const RETAINED_INDEX: usize = 19;
-    pub(crate) const FORWARD_INDEX: usize = ACTIONS as usize + 1;
     /// How many hooks there are.
     pub(crate) const COUNT: usize = ACTIONS as usize + 31;
     pub(crate) const STORE_INDEX: usize = ACTIONS as usize + 29;
@@ -264,9 +263,9 @@ pub trait Middleware: Send {
     /// The hooks to call.
     fn wants(&self) -> Hooks;
 
-    /// The hooks at which it does nothing that would be missed when a plain message (QoS 0, no RETAIN, no properties) takes the
-    /// short way: past the chain, from PUBLISH straight to those whom [`subscribers`](Self::subscribers) names. As long as a
-    /// part wants such a hook and does not say so, no message does. Time is told to it once per input, not per packet.
+    /// The hooks at which it does nothing that would be missed when a message without RETAIN and properties takes the short
+    /// way: from its relay, with QoS 0 from PUBLISH, straight to those whom [`subscribers`](Self::subscribers) names. As long
+    /// as a part wants such a hook and does not say so, no message does. Of packets it is told one per input.
     fn shortens(&self) -> Hooks {
         Hooks::NONE
     }
@@ -276,6 +275,10 @@ pub trait Middleware: Send {
     fn subscribers(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
         None
     }
+
+    /// Delivers the message of the packet in hand to the client of one session, as a [`Action::Forward`] to it does. It has
+    /// `many` receivers, of which this is the `first`.
+    fn deliver(&mut self, cx: &mut Cx<'_>, receiver: &mut Receiver, many: bool, first: bool) {}
 
     /// Called once, before anything else: make what depends on settings and seed.
     fn install(&mut self, cx: &mut Cx<'_>) {}

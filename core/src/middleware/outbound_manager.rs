@@ -122,6 +122,14 @@ impl Middleware for OutboundManager {
         Flow::Next
     }
 
+    fn deliver(&mut self, cx: &mut Cx<'_>, receiver: &mut Receiver, many: bool, first: bool) {
+        let Some(publication) = cx.current else { return };
+        if first {
+            self.forget_images();
+        }
+        self.forward_to(cx, &InHand { publication, what: &What::Current, many }, receiver, false);
+    }
+
     fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
         self.aliases.remove(id);
     }
@@ -163,31 +171,7 @@ impl OutboundManager {
                 elsewhere.push(receiver.take());
                 continue;
             }
-            let (id, queued) = (session.connection, session.queued);
-            let connection = id.and_then(|id| Some((id, cx.state.connections.get(id)?)));
-            match connection.filter(|(_, connection)| connection.phase == Phase::Connected) {
-                Some((id, connection)) if receiver.qos == QoS::AtMostOnce => {
-                    if takes_once(cx.config(), connection, queued, receiver.source) {
-                        let mounted = connection.mounted;
-                        self.send_seen(cx, id, mounted, hand, receiver, None);
-                    } else {
-                        not_sent_once(cx, true, publication.topic, &forward.what, receiver);
-                    }
-                }
-                Some((id, _)) => self.forward_counted(cx, id, hand, receiver, durable_first),
-                None if receiver.qos == QoS::AtMostOnce => {
-                    not_sent_once(cx, false, publication.topic, &forward.what, receiver);
-                }
-                None => {
-                    // Its CONNACK waits for the disk: the session has its client, which cannot be sent anything yet.
-                    let opening = connection.is_some_and(|(_, state)| state.phase == Phase::Connecting);
-                    if opening || session.expiry > 0 || receiver.source != Source::Relay {
-                        queue(cx, &forward.what, receiver.take());
-                    } else {
-                        cx.fate(receiver.session, publication.topic, Fate::Ending);
-                    }
-                }
-            }
+            self.forward_to(cx, hand, receiver, durable_first);
         }
         cx.recycle(receivers);
         if !later.is_empty() {
@@ -200,12 +184,50 @@ impl OutboundManager {
         Flow::Next
     }
 
+    /// Delivers to the client of a session, or keeps the message for it.
+    #[inline]
+    fn forward_to(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hand: &InHand<'_>,
+        receiver: &mut Receiver,
+        durable_first: bool,
+    ) {
+        let Some(session) = cx.state.sessions.get(receiver.session) else { return };
+        let connection = session.connection.and_then(|id| Some((id, cx.state.connections.get(id)?)));
+        match connection.filter(|(_, connection)| connection.phase == Phase::Connected) {
+            Some((id, connection)) if receiver.qos == QoS::AtMostOnce => {
+                if takes_once(cx.config(), connection, session.queued, receiver.source) {
+                    let mounted = connection.mounted;
+                    self.send_seen(cx, id, mounted, hand, receiver, None);
+                } else {
+                    not_sent_once(cx, true, hand.publication.topic, hand.what, receiver);
+                }
+            }
+            Some((id, connection)) => {
+                self.forward_counted(cx, (id, connection.mounted), hand, receiver, durable_first)
+            }
+            None if receiver.qos == QoS::AtMostOnce => {
+                not_sent_once(cx, false, hand.publication.topic, hand.what, receiver);
+            }
+            None => {
+                // Its CONNACK waits for the disk: the session has its client, which cannot be sent anything yet.
+                let opening = connection.is_some_and(|(_, state)| state.phase == Phase::Connecting);
+                if opening || session.expiry > 0 || receiver.source != Source::Relay {
+                    queue(cx, hand.what, receiver.take());
+                } else {
+                    cx.fate(receiver.session, hand.publication.topic, Fate::Ending);
+                }
+            }
+        }
+    }
+
     /// QoS 1 and 2 to a client that is connected: now, if its window has room.
-    #[inline(never)]
+    #[inline]
     fn forward_counted(
         &mut self,
         cx: &mut Cx<'_>,
-        id: ConnectionId,
+        (id, mounted): (ConnectionId, bool),
         hand: &InHand<'_>,
         receiver: &mut Receiver,
         durable_first: bool,
@@ -215,7 +237,7 @@ impl OutboundManager {
         else {
             return;
         };
-        let (stored, mounted, plain) = (session.stored, connection.mounted, connection.is_plain());
+        let (stored, plain) = (session.stored, connection.is_plain());
         let window = self.windows.get_or_insert_with(receiver.session, Box::default);
         let may = session.queued == 0 && window.unsent == 0 && room_of(cx, connection, window) > 0;
         if !may && receiver.source == Source::Relay {

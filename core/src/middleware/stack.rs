@@ -38,6 +38,8 @@ pub struct Stack {
     told_once: bool,
     /// Whom to ask for their receivers, if they take the short way from their relay on.
     backend: Option<u8>,
+    /// And who delivers to them.
+    outbound: u8,
 }
 
 /// There is no middleware of this name in the stack.
@@ -176,8 +178,14 @@ impl Stack {
         let mut relays = (0..self.parts.len()).filter(|&part| wants[part].any(Hooks::RELAY));
         let backend = relays.next().filter(|_| relays.next().is_none()).map(|part| part as u8);
         let published = self.is_wanted(Hooks::of_packet(PacketType::Publish));
-        let forwards = self.is_wanted(Hooks::FORWARD_INDEX);
-        self.backend = backend.filter(|_| all(Hooks::RELAY) && all(Hooks::FORWARD) && forwards);
+        let mut forwards = (0..self.parts.len()).filter(|&part| wants[part].any(Hooks::FORWARD));
+        let outbound = forwards.next().filter(|_| forwards.next().is_none());
+        self.backend = backend.filter(|backend| {
+            all(Hooks::RELAY)
+                && all(Hooks::FORWARD)
+                && outbound.is_some_and(|part| part != usize::from(*backend))
+        });
+        self.outbound = outbound.unwrap_or_default() as u8;
         let told_once = all(Hooks::PACKET);
         self.short = self.backend.is_some() && published && told_once && all(Hooks::PUBLISH);
         self.told_once = told_once;
@@ -199,10 +207,14 @@ impl Stack {
         self.told_once
     }
 
-    /// The part that knows who gets a plain message, if it may be passed on by the short way.
+    /// The parts that know who gets a message, and that deliver it, if it may be passed on by the short way.
     #[inline]
-    pub(crate) fn backend(&self) -> Option<u8> {
-        self.backend
+    pub(crate) fn shortcut(&mut self) -> Option<(&mut dyn Middleware, &mut dyn Middleware, u8)> {
+        let (backend, outbound) = (usize::from(self.backend?), usize::from(self.outbound));
+        let (head, tail) = self.parts.split_at_mut_checked(backend.max(outbound))?;
+        let (first, last) = (head.get_mut(backend.min(outbound))?, tail.first_mut()?);
+        let (backend, outbound) = if backend < outbound { (first, last) } else { (last, first) };
+        Some((&mut **backend, &mut **outbound, self.outbound))
     }
 
     /// The middlewares, in order.
