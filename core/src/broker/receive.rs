@@ -182,7 +182,7 @@ impl Broker {
     }
 
     /// The same for the packet that comes most often, once it was announced.
-    #[inline]
+    #[inline(never)]
     fn publish_packet(&mut self, id: ConnectionId, frame: Frame<'_>, packet: &[u8]) {
         if self.stack.is_short() && frame.first == PLAIN && self.publish_shortly(id, packet, frame.body) {
             return;
@@ -214,7 +214,7 @@ impl Broker {
     }
 
     /// Tells everybody who wants to know of any packet. False: it is not processed.
-    #[inline]
+    #[inline(never)]
     fn announce(&mut self, id: ConnectionId, kind: PacketType) -> bool {
         let mut place = self.stack.listeners(Hooks::PACKET_INDEX);
         while let Some(part) = self.stack.next(&mut place) {

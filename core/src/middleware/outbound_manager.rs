@@ -266,6 +266,7 @@ impl OutboundManager {
 
     /// A message for a session that is stored: as it is in flight, so it is recorded. With QoS 2 it is sent only then: after
     /// a crash it would be sent with another Packet Identifier, as a new message [MQTT-4.3.3-2].
+    #[inline(never)]
     #[allow(clippy::too_many_arguments)] // the parts of one delivery, of which callers have different ones
     fn send_stored(
         &mut self,
@@ -514,6 +515,7 @@ fn journal_flight(
 }
 
 /// Keeps a message for later.
+#[inline(never)]
 fn queue(cx: &mut Cx<'_>, what: &What, receiver: Receiver) {
     let Some(message) = cx.keep(what) else { return };
     let Receiver { session, qos, retain, identifiers, source } = receiver;
