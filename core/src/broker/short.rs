@@ -104,8 +104,7 @@ impl Broker {
         short.made = [false; 2];
         for subscription in subscribers {
             let session = subscription.session;
-            // [MQTT-3.8.3-3]
-            if subscription.options.no_local && message.publisher == Some(session) {
+            if !subscription.hears(message.publisher) {
                 continue;
             }
             state.matched = true;

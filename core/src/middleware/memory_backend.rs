@@ -266,8 +266,7 @@ impl MemoryBackend {
         let receiver = |subscription: &Subscription| {
             let Subscription { session, options, identifier } = *subscription;
             let qos = options.qos.min(publication.qos);
-            // [MQTT-3.8.3-3]
-            if options.no_local && relay.publisher == Some(session) || again && qos == QoS::AtMostOnce {
+            if !subscription.hears(relay.publisher) || again && qos == QoS::AtMostOnce {
                 return None;
             }
             // [MQTT-3.3.1-12], [MQTT-3.3.1-13]

@@ -34,6 +34,14 @@ pub struct Subscription {
     pub identifier: Option<NonZeroU32>,
 }
 
+impl Subscription {
+    /// Whether it gets what this session publishes [MQTT-3.8.3-3].
+    #[inline]
+    pub(crate) fn hears(&self, publisher: Option<SessionId>) -> bool {
+        !self.options.no_local || publisher != Some(self.session)
+    }
+}
+
 // A fan-out reads one after the other, four to a cache line.
 const _: () = assert!(size_of::<Subscription>() <= 16);
 // The memory of a million filters is mostly this.
