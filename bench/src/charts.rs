@@ -42,7 +42,8 @@ struct Chart {
 
 /// Draws all charts; says which.
 pub(crate) fn run(plan: &Plan) -> Result<String, Trouble> {
-    let about = |path: &Path, error: &dyn std::fmt::Display| Trouble::new(format!("{}: {error}", path.display()));
+    let about =
+        |path: &Path, error: &dyn std::fmt::Display| Trouble::new(format!("{}: {error}", path.display()));
     let data = std::fs::read_to_string(&plan.data).map_err(|error| about(&plan.data, &error))?;
     let charts = read(&data).map_err(|error| about(&plan.data, &error))?;
     std::fs::create_dir_all(&plan.folder).map_err(|error| about(&plan.folder, &error))?;
@@ -67,7 +68,8 @@ fn read(data: &str) -> Result<BTreeMap<String, Chart>, String> {
                 return Err(wrong("expected numbers, `at` above 0"));
             }
             Line::Point { chart, series, at, value } => {
-                let chart = charts.get_mut(&chart).ok_or_else(|| wrong("nothing was said about its chart"))?;
+                let chart =
+                    charts.get_mut(&chart).ok_or_else(|| wrong("nothing was said about its chart"))?;
                 match chart.series.iter_mut().find(|(name, _)| *name == series) {
                     Some((_, points)) => points.push((at, value)),
                     None => chart.series.push((series, vec![(at, value)])),
@@ -88,7 +90,8 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 impl Chart {
     fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|(_, points)| points);
-        let (low, high) = points().fold((f64::MAX, f64::MIN), |(low, high), (at, _)| (low.min(*at), high.max(*at)));
+        let (low, high) =
+            points().fold((f64::MAX, f64::MIN), |(low, high), (at, _)| (low.min(*at), high.max(*at)));
         let most = points().fold(0.0, |most: f64, (_, value)| most.max(*value));
         let step = step(most);
         let top = (most / step).ceil().max(1.0) * step;
@@ -107,7 +110,8 @@ impl Chart {
             let at = y(value);
             writeln!(svg, "<path d=\"M{left} {at:.1}H{right}\" stroke=\"#ddd\"/>").ok();
             let (tick, base) = (left - 8.0, at + 4.0);
-            writeln!(svg, "<text x=\"{tick}\" y=\"{base:.1}\" text-anchor=\"end\">{}</text>", short(value)).ok();
+            writeln!(svg, "<text x=\"{tick}\" y=\"{base:.1}\" text-anchor=\"end\">{}</text>", short(value))
+                .ok();
         }
         let mut ticks: Vec<f64> = points().map(|(at, _)| *at).collect();
         ticks.sort_by(f64::total_cmp);
@@ -118,20 +122,36 @@ impl Chart {
             if x(at) - last >= 36.0 {
                 last = x(at);
                 let base = down + 18.0;
-                writeln!(svg, "<text x=\"{last:.1}\" y=\"{base}\" text-anchor=\"middle\">{}</text>", short(at)).ok();
+                writeln!(
+                    svg,
+                    "<text x=\"{last:.1}\" y=\"{base}\" text-anchor=\"middle\">{}</text>",
+                    short(at)
+                )
+                .ok();
             }
         }
         let (middle, base) = (f64::midpoint(left, right), down + 42.0);
-        writeln!(svg, "<text x=\"{middle}\" y=\"{base}\" text-anchor=\"middle\">{}</text>", escaped(&self.x)).ok();
+        writeln!(svg, "<text x=\"{middle}\" y=\"{base}\" text-anchor=\"middle\">{}</text>", escaped(&self.x))
+            .ok();
         writeln!(svg, "<text x=\"{left}\" y=\"42\" fill=\"#555\">{}</text>", escaped(&self.y)).ok();
         for (number, (name, points)) in self.series.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
             let path: Vec<String> =
                 points.iter().map(|(at, value)| format!("{:.1},{:.1}", x(*at), y(*value))).collect();
             let path = path.join(" ");
-            writeln!(svg, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>").ok();
+            writeln!(
+                svg,
+                "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"
+            )
+            .ok();
             for (at, value) in points {
-                writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>", x(*at), y(*value)).ok();
+                writeln!(
+                    svg,
+                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>",
+                    x(*at),
+                    y(*value)
+                )
+                .ok();
             }
             let (key, line) = (right + 16.0, up + 12.0 + 20.0 * number as f64);
             let base = line + 4.0;
@@ -203,6 +223,9 @@ mod tests {
         for (most, expected) in [(0.9, 0.2), (8.0, 1.0), (8.1, 2.0), (35.0, 5.0), (1_700.0, 500.0)] {
             assert!((step(most) - expected).abs() < 1e-9, "{most}: {}", step(most));
         }
-        assert_eq!([short(0.25), short(64.0), short(16_384.0), short(1e6)], ["0.25", "64", "16.384 k", "1 M"]);
+        assert_eq!(
+            [short(0.25), short(64.0), short(16_384.0), short(1e6)],
+            ["0.25", "64", "16.384 k", "1 M"]
+        );
     }
 }

@@ -190,13 +190,20 @@ impl<K: Id, T> Table<K, T> {
         if same { old } else { None }
     }
 
+    #[inline]
     fn reach(&mut self, index: usize) {
         if index >= self.entries.len() {
-            self.entries.resize_with(index + 1, || (0, None));
+            self.grow(index + 1);
         }
     }
 
+    #[cold]
+    fn grow(&mut self, length: usize) {
+        self.entries.resize_with(length, || (0, None));
+    }
+
     /// The value, made first if there is none.
+    #[inline]
     pub fn get_or_insert_with(&mut self, id: K, make: impl FnOnce() -> T) -> &mut T {
         let index = id.index() as usize;
         self.reach(index);

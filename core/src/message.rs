@@ -39,6 +39,7 @@ pub struct Publication<'a> {
 
 impl<'a> Publication<'a> {
     /// The publication of a PUBLISH packet received at `wall`.
+    #[inline]
     #[must_use]
     pub fn new(publish: &'a crate::packet::Publish<'_>, wall: Wall) -> Self {
         let properties = &publish.properties;

@@ -399,6 +399,15 @@ pub struct Receiver {
     pub identifiers: Identifiers,
 }
 
+impl Receiver {
+    /// This receiver; what is left here has no Subscription Identifiers.
+    pub(crate) fn take(&mut self) -> Self {
+        let Self { session, qos, retain, source, identifiers } = self;
+        let identifiers = core::mem::take(identifiers);
+        Self { session: *session, qos: *qos, retain: *retain, source: *source, identifiers }
+    }
+}
+
 /// Where the message of a delivery comes from.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Source {

@@ -110,9 +110,8 @@ impl Broker {
     }
 
     pub(super) fn closed_hooks(&mut self, id: ConnectionId) {
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(Hooks::CLOSED_INDEX, n) {
-            n += 1;
+        let mut place = self.stack.listeners(Hooks::CLOSED_INDEX);
+        while let Some(part) = self.stack.next(&mut place) {
             self.stack.part(part).closed(&mut Cx { state: &mut self.state, current: None, part }, id);
         }
     }

@@ -19,7 +19,7 @@ use core::fmt;
 /// The machine as a middleware sees it. There is no way to call another middleware: emit an action.
 pub struct Cx<'a> {
     pub(crate) state: &'a mut State,
-    pub(crate) current: Option<Publication<'a>>,
+    pub(crate) current: Option<&'a Publication<'a>>,
     pub(crate) part: u8,
 }
 
@@ -31,12 +31,14 @@ impl fmt::Debug for Cx<'_> {
 
 impl<'a> Cx<'a> {
     /// The time of this input.
+    #[inline]
     #[must_use]
     pub fn now(&self) -> Now {
         self.state.now
     }
 
     /// The settings.
+    #[inline]
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.state.config
@@ -54,33 +56,39 @@ impl<'a> Cx<'a> {
     }
 
     /// The counters.
+    #[inline]
     pub fn stats(&mut self) -> &mut Stats {
         &mut self.state.stats
     }
 
     /// A connection that is not gone.
+    #[inline]
     #[must_use]
     pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
         self.state.connections.get(id)
     }
 
     /// A connection that is not gone, to set facts.
+    #[inline]
     pub fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.state.connections.get_mut(id)
     }
 
     /// A session.
+    #[inline]
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<&Session> {
         self.state.sessions.get(id)
     }
 
     /// A session, to set facts.
+    #[inline]
     pub fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.state.sessions.get_mut(id)
     }
 
     /// The session a connection is attached to.
+    #[inline]
     #[must_use]
     pub fn session_of(&self, id: ConnectionId) -> Option<SessionId> {
         self.state.connections.get(id)?.session
@@ -88,6 +96,7 @@ impl<'a> Cx<'a> {
 
     /// Puts an action on the work queue: it is performed, with all that follows from it, before the next action that
     /// was emitted after it.
+    #[inline]
     pub fn emit(&mut self, action: Action) {
         self.state.work.push(action);
     }
@@ -168,8 +177,17 @@ impl<'a> Cx<'a> {
         'a: 'b,
     {
         match what {
-            What::Current => self.current,
+            What::Current => self.current.copied(),
             What::Kept(message) => Some(message.publication()),
+        }
+    }
+
+    /// Whether the message of a relay or forward was published with RETAIN.
+    #[inline]
+    pub(crate) fn is_retained(&self, what: &What) -> bool {
+        match what {
+            What::Current => self.current.is_some_and(|publication| publication.retain),
+            What::Kept(message) => message.retain(),
         }
     }
 
@@ -178,7 +196,7 @@ impl<'a> Cx<'a> {
         match (what, &self.state.kept) {
             (What::Kept(message), _) | (What::Current, Some(message)) => Some(message.clone()),
             (What::Current, None) => {
-                let message = Message::keep(&self.current?);
+                let message = Message::keep(self.current?);
                 self.state.kept = Some(message.clone());
                 Some(message)
             }
@@ -201,6 +219,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Says of the message that is being relayed that somebody gets it.
+    #[inline]
     pub fn matched(&mut self) {
         self.state.matched = true;
     }
@@ -216,6 +235,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Whether storing failed: what must be durable is refused from now on.
+    #[inline]
     #[must_use]
     pub fn store_failed(&self) -> bool {
         self.state.store_failed
@@ -238,12 +258,14 @@ impl<'a> Cx<'a> {
     }
 
     /// An empty list of receivers, reused.
+    #[inline]
     #[must_use]
     pub fn receivers(&mut self) -> Vec<Receiver> {
         self.state.receivers.pop().unwrap_or_default()
     }
 
     /// Gives a list of receivers back.
+    #[inline]
     pub fn recycle(&mut self, mut receivers: Vec<Receiver>) {
         if self.state.receivers.len() < 8 && receivers.capacity() <= 65_536 {
             receivers.clear();

@@ -14,6 +14,7 @@ mod receive;
 mod record;
 mod restore;
 mod said;
+mod short;
 mod siblings;
 mod snapshot;
 mod state;
@@ -63,7 +64,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use state::{MACHINE, READ_BYTES, State};
+use short::Short;
+use state::{MACHINE, READ_BYTES};
+pub(crate) use state::{Outlets, State};
 
 /// All protocol and routing state of one shard: a pure state machine.
 ///
@@ -75,6 +78,7 @@ use state::{MACHINE, READ_BYTES, State};
 pub struct Broker {
     state: State,
     stack: Stack,
+    short: Short,
 }
 
 impl fmt::Debug for Broker {
@@ -93,8 +97,8 @@ impl Broker {
     #[must_use]
     pub fn new(config: Arc<Config>, mut stack: Stack, seed: Seed, now: Now) -> Self {
         stack.seal();
-        let mut broker = Self { state: State::new(config, seed, now), stack };
-        broker.state.durable = broker.stack.listener(Hooks::STORE_INDEX, 0).is_some();
+        let mut broker = Self { state: State::new(config, seed, now), stack, short: Short::default() };
+        broker.state.durable = broker.stack.is_wanted(Hooks::STORE_INDEX);
         for part in 0..broker.stack.len() as u8 {
             broker.stack.part(part).install(&mut Cx { state: &mut broker.state, current: None, part });
         }
@@ -146,10 +150,8 @@ impl Broker {
         }
         let id = self.state.add_connection(peer.clone());
         self.state.from = Some(id);
-        let hook = Hooks::ACCEPT_INDEX;
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(hook, n) {
-            n += 1;
+        let mut place = self.stack.listeners(Hooks::ACCEPT_INDEX);
+        while let Some(part) = self.stack.next(&mut place) {
             let flow = self.stack.part(part).accept(
                 &mut Cx { state: &mut self.state, current: None, part },
                 id,

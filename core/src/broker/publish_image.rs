@@ -20,6 +20,7 @@ pub(crate) struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
+    #[inline]
     fn properties_len(&self, publication: &Publication<'_>) -> usize {
         let expiry = if publication.expires.is_some() { 5 } else { 0 };
         let alias = if self.alias.is_some() { 3 } else { 0 };
@@ -27,6 +28,7 @@ impl Delivery<'_> {
         expiry + alias + identifiers + publication.passed_on_len()
     }
 
+    #[inline]
     fn remaining_len(&self, publication: &Publication<'_>) -> (usize, usize) {
         let packet_id = if self.packet_id.is_some() { 2 } else { 0 };
         let rest = 2 + self.topic(publication).len() + packet_id + publication.payload.len();
@@ -52,19 +54,24 @@ pub(crate) fn publish_len(publication: &Publication<'_>, delivery: &Delivery<'_>
 }
 
 /// Appends the packet without its payload; returns where in `out` its Packet Identifier stands.
+#[inline]
 pub(crate) fn encode_publish(
     out: &mut Vec<u8>,
     publication: &Publication<'_>,
     delivery: &Delivery<'_>,
     wall: Wall,
 ) -> usize {
+    if delivery.version != Version::V5 {
+        return encode_old(out, publication, delivery);
+    }
     let (remaining, properties) = delivery.remaining_len(publication);
     let flags = u8::from(delivery.dup) << 3 | (delivery.qos as u8) << 1 | u8::from(delivery.retain);
+    let (first, topic) = (0x30 | flags, delivery.topic(publication));
+    let [high, low] = (topic.len() as u16).to_be_bytes();
     out.reserve(5 + remaining);
-    out.push(0x30 | flags);
+    out.push(first);
     varint(out, remaining);
-    let topic = delivery.topic(publication);
-    out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
+    out.extend_from_slice(&[high, low]);
     out.extend_from_slice(topic.as_bytes());
     let at = out.len();
     if let Some(packet_id) = delivery.packet_id {
@@ -84,6 +91,30 @@ pub(crate) fn encode_publish(
             Property::SubscriptionIdentifier(*identifier).encode(out);
         }
         publication.passed_on(out);
+    }
+    at
+}
+
+/// The same for 3.x, which has neither properties nor Topic Aliases.
+#[inline]
+fn encode_old(out: &mut Vec<u8>, publication: &Publication<'_>, delivery: &Delivery<'_>) -> usize {
+    let (topic, id) = (publication.topic, delivery.packet_id);
+    let remaining = 2 + topic.len() + if id.is_some() { 2 } else { 0 } + publication.payload.len();
+    let first = 0x30 | u8::from(delivery.dup) << 3 | (delivery.qos as u8) << 1 | u8::from(delivery.retain);
+    let [high, low] = (topic.len() as u16).to_be_bytes();
+    out.reserve(5 + remaining);
+    // Arrays of a known length are written without a loop.
+    if remaining < 128 {
+        out.extend_from_slice(&[first, remaining as u8, high, low]);
+    } else {
+        out.push(first);
+        varint(out, remaining);
+        out.extend_from_slice(&[high, low]);
+    }
+    out.extend_from_slice(topic.as_bytes());
+    let at = out.len();
+    if let Some(id) = id {
+        out.extend_from_slice(&id.get().to_be_bytes());
     }
     at
 }

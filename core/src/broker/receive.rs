@@ -1,16 +1,16 @@
 //! From bytes to packets to the chain. Splitting the bytes anywhere changes nothing.
 
 use super::{Action, Broker, Cx, Parked, Reply, Traced};
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::error::Violation;
 use crate::id::ConnectionId;
 use crate::message::Publication;
-use crate::middleware::{Flow, Hooks};
+use crate::middleware::{Flow, Hooks, Middleware};
 use crate::packet::{
-    self, Connack, Frame, Framed, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode,
-    SubscriptionOptions, Version, version_of,
+    self, Ack, Connack, Frame, Framed, Packet, PacketId, PacketType, PacketType as P, Properties, Publish,
+    QoS, ReasonCode, SubscriptionOptions, Version, version_of,
 };
-use crate::time::Now;
+use crate::time::{Now, Wall};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ impl Broker {
     pub fn receive(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         self.begin(now, Some(id));
         let Some(connection) = self.state.connections.get_mut(id) else { return };
-        if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+        if connection.is_over() {
             return;
         }
         self.state.stats.bytes_received += bytes.len() as u64;
@@ -93,28 +93,40 @@ impl Broker {
     }
 
     fn over(&self, id: ConnectionId) -> bool {
-        self.state
-            .connections
-            .get(id)
-            .is_none_or(|connection| matches!(connection.phase, Phase::Closing | Phase::Closed))
+        self.state.connections.get(id).is_none_or(Connection::is_over)
     }
 
     /// Processes whole packets at the start of `bytes`; returns how many bytes that were, and how many the packet
     /// behind them has.
     fn packets(&mut self, id: ConnectionId, bytes: &[u8], limit: u32) -> (usize, usize) {
-        let mut used = 0;
+        let (mut used, mut told) = (0, false);
         while used < bytes.len() {
-            if self.state.read_credit(id) == 0 || self.over(id) {
-                return (used, 0);
-            }
+            let Some(phase) = self.state.takes_packets(id) else { return (used, 0) };
             match packet::frame(&bytes[used..], limit) {
                 Ok(Framed::Whole { frame, length }) => {
-                    self.packet(id, frame);
-                    if self.state.moving.is_some() {
-                        // It is for another shard, with all that comes behind it.
-                        return (used, 0);
-                    }
+                    self.state.stats.packets_received += 1;
+                    self.state.kept = None;
+                    let packet = &bytes[used..used + length];
                     used += length;
+                    let Some(kind @ (P::Publish | P::Puback | P::Pubrec | P::Pubrel | P::Pubcomp)) =
+                        PacketType::from_bits(frame.first >> 4)
+                    else {
+                        self.packet(id, frame);
+                        if self.state.moving.is_some() {
+                            // It is for another shard, with all that comes behind it.
+                            return (used - length, 0);
+                        }
+                        continue;
+                    };
+                    // Who is connected may send these, and that somebody is there is told once per input where that is enough.
+                    if told && phase == Phase::Connected || self.announce(id, kind) {
+                        told = self.stack.is_told_once();
+                        if kind == P::Publish {
+                            self.publish_packet(id, frame, packet);
+                        } else {
+                            self.ack_packet(id, kind, frame);
+                        }
+                    }
                 }
                 Ok(Framed::Partial { needed }) => return (used, needed),
                 Err(violation) => {
@@ -143,45 +155,29 @@ impl Broker {
         let inbox = core::mem::take(&mut connection.inbox);
         self.state.from = Some(id);
         self.digest(id, inbox, &[], limit);
-        let reads =
-            |connection: &crate::connection::Connection| !connection.stalled && connection.departed.is_none();
+        let reads = |connection: &Connection| !connection.stalled && connection.departed.is_none();
         if self.state.connections.get(id).is_some_and(reads) {
             self.state.out.push_back(Action::Credit { id });
         }
     }
 
     fn packet(&mut self, id: ConnectionId, frame: Frame<'_>) {
-        self.state.stats.packets_received += 1;
-        self.state.kept = None;
         let kind = match frame.packet_type() {
             Ok(kind) => kind,
             Err(violation) => return self.violate(id, violation),
         };
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(Hooks::PACKET_INDEX, n) {
-            n += 1;
-            let mut cx = Cx { state: &mut self.state, current: None, part };
-            match self.stack.part(part).packet(&mut cx, id, kind) {
-                Flow::Next => {}
-                Flow::Violation(violation) => return self.violate(id, violation),
-                Flow::Refuse(reason) => return self.close(id, Some(reason), false),
-                Flow::Done | Flow::Suspend => return,
-            }
+        if !self.announce(id, kind) {
+            return;
         }
         let Some(connection) = self.state.connections.get(id) else { return };
-        let waits = connection.parked.as_ref().and_then(|parked| parked.iter().map(Parked::barrier).min());
-        let mounted = connection.mounted;
-        let decoded = Packet::decode(&frame, connection.version);
-        match decoded {
+        let (waits, mounted) = (barrier(connection), connection.mounted);
+        // Answers and signs of life are never held back, nor who gives up while it authenticates.
+        let leaves = kind == PacketType::Disconnect && connection.phase == Phase::Connecting;
+        let limit = if holdable(kind) && !leaves { waits } else { u8::MAX };
+        match Packet::decode(&frame, connection.version) {
             Ok(mut packet) => {
                 self.state.verdicts.clear();
-                // Answers and signs of life are never held back, nor who gives up while it authenticates.
-                let leaves = kind == PacketType::Disconnect && connection.phase == Phase::Connecting;
-                let limit = waits.filter(|_| holdable(kind) && !leaves).unwrap_or(u8::MAX);
                 match &mut packet {
-                    Packet::Publish(publish) if !publish.properties.is_empty() => {
-                        self.publish_with_properties(id, publish, limit, mounted);
-                    }
                     Packet::Connect(connect) => self.connect_by_listener(id, connect, limit),
                     _ if mounted => self.walk_below(id, &packet, limit),
                     _ => self.walk(id, &mut packet, 0, limit, false),
@@ -192,16 +188,67 @@ impl Broker {
         }
     }
 
+    /// The same for the packet that comes most often, once it was announced.
+    #[inline(never)]
+    fn publish_packet(&mut self, id: ConnectionId, frame: Frame<'_>, packet: &[u8]) {
+        if self.stack.is_short() && frame.first == PLAIN && self.publish_shortly(id, packet, frame.body) {
+            return;
+        }
+        let Some(connection) = self.state.connections.get(id) else { return };
+        let (limit, mounted) = (barrier(connection), connection.mounted);
+        match Publish::decode(&frame, connection.version) {
+            Ok(publish) => {
+                self.state.verdicts.clear();
+                if publish.properties.is_empty() {
+                    self.walk_resolved(id, publish, limit, mounted);
+                } else {
+                    self.publish_with_properties(id, publish, limit, mounted);
+                }
+            }
+            Err(violation) => self.violate(id, violation),
+        }
+    }
+
+    /// The same for the acknowledgements of messages.
+    #[inline(never)]
+    fn ack_packet(&mut self, id: ConnectionId, kind: PacketType, frame: Frame<'_>) {
+        let Some(connection) = self.state.connections.get(id) else { return };
+        let limit = if holdable(kind) { barrier(connection) } else { u8::MAX };
+        match Ack::decode(&frame, connection.version) {
+            Ok(ack) => self.walk_on(id, &mut AckPacket { kind, ack }, 0, limit, false),
+            Err(violation) => self.violate(id, violation),
+        }
+    }
+
+    /// Tells everybody who wants to know of any packet. False: it is not processed.
+    #[inline(never)]
+    fn announce(&mut self, id: ConnectionId, kind: PacketType) -> bool {
+        let mut place = self.stack.listeners(Hooks::PACKET_INDEX);
+        while let Some(part) = self.stack.next(&mut place) {
+            let mut cx = Cx { state: &mut self.state, current: None, part };
+            match self.stack.part(part).packet(&mut cx, id, kind) {
+                Flow::Next => {}
+                flow => {
+                    self.unannounced(id, flow);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    #[cold]
+    fn unannounced(&mut self, id: ConnectionId, flow: Flow) {
+        match flow {
+            Flow::Violation(violation) => self.violate(id, violation),
+            Flow::Refuse(reason) => self.close(id, Some(reason), false),
+            Flow::Next | Flow::Done | Flow::Suspend => {}
+        }
+    }
+
     /// Resolves the Topic Alias of a PUBLISH: on arrival, for later packets may give the alias another meaning while
     /// this one waits. The table is lent to the packet, so nothing is copied.
-    fn publish_with_properties(
-        &mut self,
-        id: ConnectionId,
-        publish: &mut Publish<'_>,
-        limit: u8,
-        mounted: bool,
-    ) {
-        let mut publish = publish.clone();
+    fn publish_with_properties(&mut self, id: ConnectionId, publish: Publish<'_>, limit: u8, mounted: bool) {
         let Some(alias) = publish.properties.topic_alias() else {
             return self.walk_resolved(id, publish, limit, mounted);
         };
@@ -210,7 +257,7 @@ impl Broker {
         let mut aliases = core::mem::take(&mut connection.aliases);
         match aliases.resolve(alias, &publish.topic, most) {
             Ok(topic) => {
-                publish.topic = Cow::Borrowed(topic);
+                let publish = Publish { topic: Cow::Borrowed(topic), ..publish.clone() };
                 self.walk_resolved(id, publish, limit, mounted);
             }
             Err(violation) => self.violate(id, violation),
@@ -220,12 +267,13 @@ impl Broker {
         }
     }
 
+    #[inline]
     fn walk_resolved(&mut self, id: ConnectionId, publish: Publish<'_>, limit: u8, mounted: bool) {
-        let mut packet = Packet::Publish(publish);
         if mounted {
-            self.walk_below(id, &packet, limit);
+            self.walk_below(id, &Packet::Publish(publish), limit);
         } else {
-            self.walk(id, &mut packet, 0, limit, false);
+            let mut publish = publish;
+            self.walk_on(id, &mut publish, 0, limit, false);
         }
     }
 
@@ -261,49 +309,50 @@ impl Broker {
         limit: u8,
         first: bool,
     ) {
+        self.walk_on(id, packet, start, limit, first);
+    }
+
+    #[inline]
+    fn walk_on(&mut self, id: ConnectionId, packet: &mut impl Walks, start: u8, limit: u8, first: bool) {
         let wall = self.state.arrived;
-        let hook = Hooks::of_packet(packet.packet_type());
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(hook, n) {
-            n += 1;
+        let mut place = self.stack.listeners(Hooks::of_packet(packet.kind()));
+        while let Some(part) = self.stack.next(&mut place) {
             if part < start {
                 continue;
             }
             if part >= limit {
-                return self.park(id, packet, (part, limit), first, None);
+                return self.park(id, &packet.packet(), (part, limit), first, None);
             }
             let cx = &mut Cx { state: &mut self.state, current: None, part };
-            let flow = call(self.stack.part(part), cx, id, packet);
+            let flow = packet.call(self.stack.part(part), cx, id);
             if !self.state.work.is_empty() || !self.state.deferred.is_empty() {
-                let current = match &*packet {
-                    Packet::Publish(publish) => Some(Publication::new(publish, wall)),
-                    _ => None,
-                };
+                let current = packet.publication(wall);
                 // A part may have changed the message since an earlier one had it kept.
                 self.state.kept = None;
-                self.run(current);
+                self.run(current.as_ref());
             }
             match flow {
                 Flow::Next => {}
                 // AUTH may have asked on behalf of its CONNECT.
+                Flow::Done if self.state.asked.is_none() => return,
                 Flow::Done => return self.adopt_question(id),
                 Flow::Suspend => {
                     // While a client authenticates again, what it may do is what it might before.
-                    let barrier = if matches!(packet, Packet::Auth(_)) { u8::MAX } else { part + 1 };
-                    return self.park(id, packet, (part + 1, barrier), first, None);
+                    let barrier = if packet.kind() == PacketType::Auth { u8::MAX } else { part + 1 };
+                    return self.park(id, &packet.packet(), (part + 1, barrier), first, None);
                 }
                 // Acknowledgements leave in the order of what they answer.
                 Flow::Refuse(_) if limit != u8::MAX => {
-                    return self.park(id, packet, (part, limit), first, Some(flow));
+                    return self.park(id, &packet.packet(), (part, limit), first, Some(flow));
                 }
-                Flow::Refuse(reason) => return self.refuse(id, packet, reason),
+                Flow::Refuse(reason) => return self.refuse(id, &packet.packet(), reason),
                 Flow::Violation(violation) => return self.violate(id, violation),
             }
         }
         if limit != u8::MAX {
-            return self.park(id, packet, (u8::MAX, limit), first, None);
+            return self.park(id, &packet.packet(), (u8::MAX, limit), first, None);
         }
-        self.unhandled(id, packet);
+        self.unhandled(id, &packet.packet());
     }
 
     /// A packet that no middleware handled.
@@ -416,18 +465,115 @@ impl Broker {
     }
 }
 
+/// The first part that packets of a connection may not reach, because of one that waits.
+#[inline]
+fn barrier(connection: &Connection) -> u8 {
+    match &connection.parked {
+        None => u8::MAX,
+        Some(parked) => parked.iter().map(Parked::barrier).min().unwrap_or(u8::MAX),
+    }
+}
+
 /// Whether a packet waits behind others that wait for an answer.
 fn holdable(kind: PacketType) -> bool {
-    use PacketType as P;
     matches!(kind, P::Publish | P::Subscribe | P::Unsubscribe | P::Disconnect | P::Pubrel)
 }
 
-fn call(
-    part: &mut dyn crate::middleware::Middleware,
-    cx: &mut Cx<'_>,
-    id: ConnectionId,
-    packet: &mut Packet<'_>,
-) -> Flow {
+/// A packet on its way down the chain. Those that come most often walk as what they are.
+trait Walks {
+    fn kind(&self) -> PacketType;
+
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow;
+
+    /// The message it brings.
+    #[inline]
+    fn publication(&self, _: Wall) -> Option<Publication<'_>> {
+        None
+    }
+
+    /// A copy for whoever takes any packet.
+    fn packet(&self) -> Packet<'_>;
+}
+
+impl Walks for Packet<'_> {
+    fn kind(&self) -> PacketType {
+        self.packet_type()
+    }
+
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow {
+        call(part, cx, id, self)
+    }
+
+    fn publication(&self, wall: Wall) -> Option<Publication<'_>> {
+        match self {
+            Packet::Publish(publish) => Some(Publication::new(publish, wall)),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn packet(&self) -> Packet<'_> {
+        self.clone()
+    }
+}
+
+impl Walks for Publish<'_> {
+    #[inline]
+    fn kind(&self) -> PacketType {
+        PacketType::Publish
+    }
+
+    #[inline]
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow {
+        part.publish(cx, id, self)
+    }
+
+    #[inline]
+    fn publication(&self, wall: Wall) -> Option<Publication<'_>> {
+        Some(Publication::new(self, wall))
+    }
+
+    #[cold]
+    fn packet(&self) -> Packet<'_> {
+        Packet::Publish(self.clone())
+    }
+}
+
+/// PUBACK, PUBREC, PUBREL or PUBCOMP.
+struct AckPacket<'a> {
+    kind: PacketType,
+    ack: Ack<'a>,
+}
+
+impl Walks for AckPacket<'_> {
+    #[inline]
+    fn kind(&self) -> PacketType {
+        self.kind
+    }
+
+    #[inline]
+    fn call(&mut self, part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId) -> Flow {
+        match self.kind {
+            PacketType::Puback => part.puback(cx, id, &self.ack),
+            PacketType::Pubrec => part.pubrec(cx, id, &self.ack),
+            PacketType::Pubrel => part.pubrel(cx, id, &self.ack),
+            _ => part.pubcomp(cx, id, &self.ack),
+        }
+    }
+
+    #[cold]
+    fn packet(&self) -> Packet<'_> {
+        let ack = self.ack.clone();
+        match self.kind {
+            PacketType::Puback => Packet::Puback(ack),
+            PacketType::Pubrec => Packet::Pubrec(ack),
+            PacketType::Pubrel => Packet::Pubrel(ack),
+            _ => Packet::Pubcomp(ack),
+        }
+    }
+}
+
+fn call(part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId, packet: &mut Packet<'_>) -> Flow {
     match packet {
         Packet::Publish(packet) => part.publish(cx, id, packet),
         Packet::Puback(packet) => part.puback(cx, id, packet),
@@ -446,5 +592,7 @@ fn call(
     }
 }
 
+/// The first byte of a PUBLISH with QoS 0 and without RETAIN.
+const PLAIN: u8 = 0x30;
 /// A partial packet's buffer grows by at least so much.
 const GROW_BYTES: usize = 4 * 1024;

@@ -149,7 +149,7 @@ impl Broker {
                     shard: Some(from),
                     portion,
                 }));
-                self.run(Some(publication));
+                self.run(Some(&publication));
                 if !acked {
                     return;
                 }

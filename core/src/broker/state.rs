@@ -109,6 +109,34 @@ const REPLIES_BYTES: usize = 256 * 1024;
 /// The most bytes an adapter may give at once.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
 
+/// What belongs to all outboxes.
+pub(crate) struct Outlets<'a> {
+    pub(crate) pool: &'a mut crate::connection::Pool,
+    pub(crate) dirty: &'a mut VecDeque<ConnectionId>,
+    pub(crate) stalled: &'a mut BTreeSet<ConnectionId>,
+    pub(crate) full: usize,
+}
+
+impl Outlets<'_> {
+    /// See [`State::write`].
+    #[inline(always)]
+    pub(crate) fn write(&mut self, id: ConnectionId, to: &mut Connection, write: impl FnOnce(&mut Vec<u8>)) {
+        if to.is_over() {
+            return;
+        }
+        to.outbox.append(self.pool, write);
+        if !to.dirty {
+            to.dirty = true;
+            self.dirty.push_back(id);
+        }
+        // It gets `Credit` when the peer has taken enough.
+        if to.outbox.len() > self.full && !to.stalled {
+            to.stalled = true;
+            self.stalled.insert(id);
+        }
+    }
+}
+
 impl State {
     pub(crate) fn new(config: Arc<Config>, seed: Seed, now: Now) -> Self {
         let full = config.outbox_bytes_max as usize + REPLIES_BYTES;
@@ -192,26 +220,16 @@ impl State {
     /// Appends to the outbox of a connection that is not over, and remembers to offer it.
     #[inline]
     pub(crate) fn write(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if matches!(connection.phase, Phase::Closing | Phase::Closed) {
-            return;
-        }
-        connection.outbox.append(&mut self.pool, write);
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push_back(id);
-        }
-        // It gets `Credit` when the peer has taken enough.
-        if connection.outbox.len() > self.full && !connection.stalled {
-            connection.stalled = true;
-            self.stalled.insert(id);
+        let Self { connections, pool, dirty, stalled, full, .. } = self;
+        if let Some(connection) = connections.get_mut(id) {
+            Outlets { pool, dirty, stalled, full: *full }.write(id, connection, write);
         }
     }
 
     /// Appends the payload of a message behind its header, without copying it.
     pub(crate) fn share(&mut self, id: ConnectionId, message: Message) {
         if let Some(connection) = self.connections.get_mut(id)
-            && !matches!(connection.phase, Phase::Closing | Phase::Closed)
+            && !connection.is_over()
         {
             connection.outbox.share(message);
             if connection.outbox.len() > self.full && !connection.stalled {
@@ -253,7 +271,18 @@ impl State {
 
     /// How many bytes could be worked off now.
     pub(crate) fn read_credit(&self, id: ConnectionId) -> usize {
-        let Some(connection) = self.connections.get(id) else { return READ_BYTES };
+        self.connections.get(id).map_or(READ_BYTES, |connection| self.read_credit_of(connection))
+    }
+
+    /// The phase of a connection whose next packet could be worked off now: it is not over, and nothing holds it up.
+    #[inline]
+    pub(crate) fn takes_packets(&self, id: ConnectionId) -> Option<Phase> {
+        let connection = self.connections.get(id)?;
+        (!connection.is_over() && self.read_credit_of(connection) > 0).then_some(connection.phase)
+    }
+
+    #[inline]
+    fn read_credit_of(&self, connection: &Connection) -> usize {
         let waits = match (connection.phase, &connection.parked) {
             (Phase::Connecting, Some(parked)) => parked.front().is_none_or(|front| !front.waits_for_client()),
             (Phase::Connecting, None) => true,

@@ -15,7 +15,7 @@ impl Broker {
     ///
     /// What is emitted lies on top of the work stack in the order it was emitted; before the next step it is turned
     /// round, so that the first is performed first and what follows from it before the second.
-    pub(super) fn run(&mut self, current: Option<Publication<'_>>) {
+    pub(super) fn run(&mut self, current: Option<&Publication<'_>>) {
         if core::mem::replace(&mut self.state.running, true) {
             // The step that is being performed emitted something: its turn comes after that step.
             return;
@@ -44,22 +44,29 @@ impl Broker {
                 mark += 1;
                 self.state.matched = false;
             }
-            let flow = self.walk_action(&mut action, current);
+            let handled = match &action {
+                Action::Relay(relay) if self.relay_shortly(relay, current) => true,
+                _ => self.walk_action(&mut action, current),
+            };
             if let (Some(_), Some(Action::Reply(reply)), false) =
                 (ack, self.state.work.get_mut(mark.wrapping_sub(1)), self.state.matched)
             {
                 // Known at once while there is one shard; 3.x sends no reason.
                 reply.reason = ReasonCode::NoMatchingSubscribers;
             }
-            if flow == Flow::Next {
-                self.bottom(action, current);
+            match action {
+                _ if handled => {}
+                Action::Reply(reply) => self.reply(reply),
+                action => self.bottom(action, current),
             }
             self.turn_round(mark);
         }
         self.state.running = false;
     }
 
+    #[inline]
     fn turn_round(&mut self, mark: usize) {
+        // Mostly there is one or none.
         if self.state.work.len() > mark + 1 {
             self.state.work[mark..].reverse();
         }
@@ -81,7 +88,8 @@ impl Broker {
     }
 
     /// Keeps an action until its gate opens.
-    fn hold(&mut self, mut action: Action, current: Option<Publication<'_>>) {
+    #[inline(never)]
+    fn hold(&mut self, mut action: Action, current: Option<&Publication<'_>>) {
         let through = self.stored_through();
         let order = self.state.next_order();
         if let Action::Relay(relay) = &mut action {
@@ -99,31 +107,39 @@ impl Broker {
         self.state.gate(through, order, action);
     }
 
-    fn walk_action(&mut self, action: &mut Action, current: Option<Publication<'_>>) -> Flow {
+    /// Whether somebody handled it.
+    #[inline]
+    fn walk_action(&mut self, action: &mut Action, current: Option<&Publication<'_>>) -> bool {
         let hook = Hooks::of_action(action);
-        let mut n = 0;
-        while let Some(part) = self.stack.listener(hook, n) {
-            n += 1;
+        let mut retained = is_retained(action, current);
+        let mut place = self.stack.listeners(if retained { Hooks::RETAINED_INDEX } else { hook });
+        while let Some(part) = self.stack.next(&mut place) {
             let mut cx = Cx { state: &mut self.state, current, part };
             match self.stack.part(part).action(&mut cx, action) {
+                // It may have put another message in the place of this one.
+                Flow::Next if !retained && is_retained(action, current) => {
+                    retained = true;
+                    place = self.stack.listeners_behind(Hooks::RETAINED_INDEX, part);
+                }
                 Flow::Next => {}
-                Flow::Done | Flow::Suspend => return Flow::Done,
+                Flow::Done | Flow::Suspend => return true,
                 Flow::Refuse(reason) => {
                     self.refuse_action(action, reason);
-                    return Flow::Done;
+                    return true;
                 }
                 Flow::Violation(violation) => {
                     if let Some(id) = self.state.from {
                         self.violate(id, violation);
                     }
-                    return Flow::Done;
+                    return true;
                 }
             }
         }
-        Flow::Next
+        false
     }
 
     /// A refused action is answered only where somebody waits: the session a CONNECT asked for.
+    #[cold]
     fn refuse_action(&mut self, action: &Action, reason: ReasonCode) {
         self.state.stats.refused += 1;
         if let Action::OpenSession(open) = action {
@@ -132,7 +148,8 @@ impl Broker {
     }
 
     /// What no middleware handled: the machine performs it, or it leaves.
-    fn bottom(&mut self, action: Action, current: Option<Publication<'_>>) {
+    #[inline(never)]
+    fn bottom(&mut self, action: Action, current: Option<&Publication<'_>>) {
         match action {
             Action::Reply(reply) => self.reply(reply),
             Action::CloseClient { id, reason } => self.close(id, Some(reason), false),
@@ -202,7 +219,7 @@ impl Broker {
         }
     }
 
-    fn keep(&mut self, current: Option<Publication<'_>>) -> Option<What> {
+    fn keep(&mut self, current: Option<&Publication<'_>>) -> Option<What> {
         Cx { state: &mut self.state, current, part: 0 }.keep(&What::Current).map(What::Kept)
     }
 
@@ -260,6 +277,11 @@ impl Broker {
     fn write_reply(&mut self, reply: &Reply) {
         let Some(connection) = self.state.connections.get(reply.to) else { return };
         let (to, packet_id) = (reply.to, reply.packet_id);
+        if let Some(bytes) = Ack::bytes(reply.packet, packet_id, reply.reason, connection.version)
+            && connection.packet_size_max as usize >= bytes.len()
+        {
+            return self.state.write(to, |out| out.extend_from_slice(&bytes));
+        }
         let reason = reason_for(reply.packet, reply.reason);
         let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
         let fits = match reply.packet {
@@ -313,6 +335,7 @@ impl Broker {
     }
 
     /// A peer broke a rule: it is told, counted and disconnected [MQTT-4.13.1-1].
+    #[cold]
     pub(super) fn violate(&mut self, id: ConnectionId, violation: Violation) {
         let Some(connection) = self.state.connections.get(id) else { return };
         let (phase, peer) = (connection.phase, connection.peer.clone());
@@ -341,6 +364,18 @@ impl Broker {
         for id in core::mem::take(&mut self.state.stalled) {
             self.unstall(id);
         }
+    }
+}
+
+/// Whether an action is the relay of a message that was published with RETAIN.
+#[inline]
+fn is_retained(action: &Action, current: Option<&Publication<'_>>) -> bool {
+    match action {
+        Action::Relay(Relay { what: What::Current, .. }) => {
+            current.is_some_and(|publication| publication.retain)
+        }
+        Action::Relay(Relay { what: What::Kept(message), .. }) => message.retain(),
+        _ => false,
     }
 }
 

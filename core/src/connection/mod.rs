@@ -174,6 +174,19 @@ impl Connection {
         if self.limited { self.packet_limit_by(config) } else { config.packet_size_max }
     }
 
+    /// Whether its client gets messages as they are, whatever their size.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.packet_size_max == u32::MAX && self.topic_alias_maximum == 0 && !self.mounted
+    }
+
+    /// Whether it is over, but for its last packets.
+    #[inline]
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Closing | Phase::Closed)
+    }
+
     /// Bytes that wait to be written.
     #[must_use]
     pub fn outbox_bytes(&self) -> usize {

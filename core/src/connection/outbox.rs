@@ -46,17 +46,28 @@ impl Segment {
 
 /// Buffers to take from and give back to.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Vec<Vec<u8>>);
+pub(crate) struct Pool {
+    buffers: Vec<Vec<u8>>,
+    /// Their capacities together.
+    bytes: usize,
+}
 
 impl Pool {
     fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer
     }
 
     fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.0.len() < POOLED_BUFFERS && (1..=POOLED_BYTES).contains(&buffer.capacity()) {
+        let bytes = buffer.capacity();
+        if (1..=POOLED_BYTES).contains(&bytes)
+            && self.bytes + bytes <= POOL_BYTES
+            && self.buffers.len() < POOLED_BUFFERS
+        {
             buffer.clear();
-            self.0.push(buffer);
+            self.bytes += bytes;
+            self.buffers.push(buffer);
         }
     }
 }
@@ -197,8 +208,10 @@ impl Saved for Outbox {
     }
 }
 
-const POOLED_BUFFERS: usize = 256;
-const POOLED_BYTES: usize = 64 * 1024;
+/// What a burst needed at once is used again: small buffers for many connections, or large ones for a few.
+const POOLED_BUFFERS: usize = 8 * 1024;
+const POOLED_BYTES: usize = 256 * 1024;
+const POOL_BYTES: usize = 16 * 1024 * 1024;
 /// Written bytes are cut off a half-written buffer only when there are many: the rest has to move.
 const COMPACT_BYTES: usize = 64 * 1024;
 
@@ -243,24 +256,24 @@ mod tests {
         outbox.append(&mut pool, |out| out.extend_from_slice(&[1; 100]));
         assert!(!outbox.is_empty() && outbox.len() == 100);
         outbox.written(&mut pool, 99);
-        assert!(!outbox.is_empty() && pool.0.is_empty());
+        assert!(!outbox.is_empty() && pool.buffers.is_empty());
         outbox.written(&mut pool, 1);
         assert!(outbox.is_empty() && outbox.tail.capacity() == 0);
-        assert_eq!(pool.0.len(), 1);
+        assert_eq!(pool.buffers.len(), 1);
         outbox.append(&mut pool, |out| out.push(2));
-        assert!(pool.0.is_empty() && outbox.tail.capacity() >= 100, "the buffer is used again");
+        assert!(pool.buffers.is_empty() && outbox.tail.capacity() >= 100, "the buffer is used again");
         outbox.clear(&mut pool);
         for length in [POOLED_BYTES, POOLED_BYTES + 1, 0] {
-            pool.0.clear();
+            pool = Pool::default();
             pool.give(Vec::with_capacity(length));
-            assert_eq!(pool.0.len(), usize::from(length == POOLED_BYTES), "{length} bytes");
+            assert_eq!(pool.buffers.len(), usize::from(length == POOLED_BYTES), "{length} bytes");
         }
-        pool.0.clear();
+        pool = Pool::default();
         pool.give(Vec::with_capacity(32 * 1024));
-        assert_eq!(pool.0.len(), 1, "what a burst needed is used again");
-        pool.0.clear();
+        assert_eq!(pool.buffers.len(), 1, "what a burst needed is used again");
+        pool = Pool::default();
         (0..POOLED_BUFFERS + 10).for_each(|_| pool.give(Vec::with_capacity(1)));
-        assert_eq!(pool.0.len(), POOLED_BUFFERS);
+        assert_eq!(pool.buffers.len(), POOLED_BUFFERS);
     }
 
     #[test]

@@ -35,6 +35,10 @@ impl Middleware for Connection {
 
     saved_part! { timeouts; }
 
+    fn shortens(&self) -> Hooks {
+        Hooks::PACKET
+    }
+
     fn wants(&self) -> Hooks {
         Hooks::ACCEPT
             | Hooks::PACKET

@@ -4,6 +4,7 @@ use super::{Flow, Hooks, MemoryBackend, Middleware};
 use crate::broker::{Action, Cx, Inspection, Owner, Record};
 use crate::id::SessionId;
 use crate::saved::{Malformed, Reader, Writer};
+use crate::topic::Subscription;
 
 /// The durable twin of [`MemoryBackend`]: the same working set in memory, and everything that must survive leaves as a
 /// record besides.
@@ -20,6 +21,14 @@ pub struct DurableBackend(MemoryBackend);
 impl Middleware for DurableBackend {
     fn name(&self) -> &'static str {
         "DurableBackend"
+    }
+
+    fn shortens(&self) -> Hooks {
+        Hooks::RELAY
+    }
+
+    fn subscribers(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
+        self.0.subscribers(topic)
     }
 
     fn wants(&self) -> Hooks {

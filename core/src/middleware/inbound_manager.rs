@@ -32,6 +32,10 @@ impl Middleware for InboundManager {
 
     saved_part! { owed; }
 
+    fn shortens(&self) -> Hooks {
+        Hooks::PUBLISH
+    }
+
     fn wants(&self) -> Hooks {
         Hooks::PUBLISH
             | Hooks::PUBREL

@@ -35,6 +35,10 @@ impl Middleware for KeepAlive {
 
     saved_part! { alive; }
 
+    fn shortens(&self) -> Hooks {
+        Hooks::PACKET
+    }
+
     fn wants(&self) -> Hooks {
         Hooks::CONNECT | Hooks::PACKET | Hooks::PINGREQ | Hooks::SESSION_OPENED | Hooks::CLOSED
     }

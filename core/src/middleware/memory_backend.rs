@@ -116,6 +116,14 @@ impl Middleware for MemoryBackend {
         from.ensure(self.pages.values().flatten().all(well_formed))
     }
 
+    fn shortens(&self) -> Hooks {
+        Hooks::RELAY
+    }
+
+    fn subscribers(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
+        self.index.only_list(topic)
+    }
+
     fn wants(&self) -> Hooks {
         Hooks::RELAY
             | Hooks::SUBSCRIBE_TOPIC
@@ -212,75 +220,26 @@ impl MemoryBackend {
 
     /// Finds who gets a message.
     fn relay(&mut self, cx: &mut Cx<'_>, relay: &Relay) {
-        let mut receivers = cx.receivers();
-        settle(cx, relay);
-        let Some(publication) = cx.publication(&relay.what) else { return };
+        if relay.inbound.is_some() {
+            settle(cx, relay);
+        }
+        let kept;
+        let publication = match (&relay.what, cx.current) {
+            (What::Current, Some(publication)) => publication,
+            (What::Current, None) => return,
+            (What::Kept(message), _) => {
+                kept = message.publication();
+                &kept
+            }
+        };
         if publication.expired(cx.now().wall) {
             // While it waited for an answer or for the disk [MQTT-3.3.2-5].
             cx.stats().dropped_expired += 1;
             cx.trace(|| Traced::Expired { topic: publication.topic.into(), publisher: relay.publisher });
-            return cx.recycle(receivers);
+            return;
         }
-        // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
-        let again = relay.inbound.is_some() && relay.ack.is_none();
-        self.relay = self.relay.wrapping_add(1);
-        if self.relay == 0 {
-            self.stamps.clear();
-            self.relay = 1;
-        }
-        let from_here = relay.shard.is_none();
-        let groups = relay.portion.as_ref().map_or(&[][..], |portion| &portion.groups);
-        // Of another shard's message nobody gets anything by a group that was not chosen for it over there, of one from
-        // here by a group for which another shard was chosen.
-        let shared = |filter: &str, share: &str| {
-            from_here && !groups.iter().any(|group| is_group(group, share, filter))
-        };
-        let plain = relay.portion.as_ref().is_none_or(|portion| from_here || portion.plain);
-        let (stamps, this) = (&mut self.stamps, self.relay);
-        let (sessions, once) = (&cx.state.sessions, cx.state.config.overlapping_once);
-        let connected = |session| {
-            sessions.get(session).is_some_and(|session| session.connection.is_some() || session.program)
-        };
-        let mut each = |subscription: Subscription| {
-            let (session, options) = (subscription.session, subscription.options);
-            // [MQTT-3.8.3-3]
-            if options.no_local && relay.publisher == Some(session) {
-                return;
-            }
-            let qos = options.qos.min(publication.qos);
-            if again && qos == QoS::AtMostOnce {
-                return;
-            }
-            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-            let retain = publication.retain && options.retain_as_published;
-            let place = session.index() as usize;
-            if place >= stamps.len() {
-                stamps.resize(place + 1, (0, 0));
-            }
-            let (last, position) = stamps[place];
-            if once && last == this {
-                // [MQTT-3.3.4-2]: the highest QoS, [MQTT-3.3.4-3]: all identifiers.
-                let receiver: &mut Receiver = &mut receivers[position as usize];
-                receiver.qos = receiver.qos.max(qos);
-                receiver.retain |= retain;
-                if let Some(identifier) = subscription.identifier {
-                    receiver.identifiers.push(identifier);
-                }
-                return;
-            }
-            stamps[place] = (this, receivers.len() as u32);
-            let identifiers = subscription.identifier.into();
-            receivers.push(Receiver { session, qos, retain, source: Source::Relay, identifiers });
-        };
-        let prefer = |member: &Subscription| connected(member.session);
-        if plain {
-            self.index.matches_where(publication.topic, &mut each, prefer, shared);
-        }
-        for group in groups.iter().filter(|_| !from_here) {
-            if let Some((share, filter)) = split_share(group) {
-                self.index.choose(filter, share, prefer).map(&mut each);
-            }
-        }
+        let mut receivers = cx.receivers();
+        self.find(cx, relay, publication, &mut receivers);
         cx.trace(|| Traced::Relayed {
             topic: publication.topic.into(),
             qos: publication.qos,
@@ -293,6 +252,78 @@ impl MemoryBackend {
         } else {
             cx.matched();
             cx.emit(Action::Forward(Forward::new(relay.what.clone(), receivers)));
+        }
+    }
+
+    fn find(
+        &mut self,
+        cx: &Cx<'_>,
+        relay: &Relay,
+        publication: &Publication<'_>,
+        receivers: &mut Vec<Receiver>,
+    ) {
+        // Accepted by an earlier machine, which may have passed it on before it died: then at most once is over.
+        let again = relay.inbound.is_some() && relay.ack.is_none();
+        let receiver = |subscription: &Subscription| {
+            let Subscription { session, options, identifier } = *subscription;
+            let qos = options.qos.min(publication.qos);
+            if !subscription.hears(relay.publisher) || again && qos == QoS::AtMostOnce {
+                return None;
+            }
+            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+            let retain = publication.retain && options.retain_as_published;
+            Some(Receiver { session, qos, retain, source: Source::Relay, identifiers: identifier.into() })
+        };
+        if relay.portion.is_none()
+            && self.index.is_exact()
+            && let Some(subscriptions) = self.index.only_list(publication.topic.as_bytes())
+        {
+            // On one list nobody is twice.
+            return receivers.extend(subscriptions.iter().filter_map(receiver));
+        }
+        self.relay = self.relay.wrapping_add(1);
+        if self.relay == 0 {
+            self.stamps.clear();
+            self.relay = 1;
+        }
+        let from_here = relay.shard.is_none();
+        let groups = relay.portion.as_ref().map_or(&[][..], |portion| &portion.groups);
+        // Of another shard's message nobody gets anything by a group that was not chosen for it over there, of one from
+        // here by a group for which another shard was chosen.
+        let shared = |filter: &str, share: &str| {
+            from_here && !groups.iter().any(|group| split_share(group) == Some((share, filter)))
+        };
+        let (stamps, this) = (&mut self.stamps, self.relay);
+        let (sessions, once) = (&cx.state.sessions, cx.state.config.overlapping_once);
+        let connected = |member: &Subscription| {
+            let session = sessions.get(member.session);
+            session.is_some_and(|session| session.connection.is_some() || session.program)
+        };
+        let mut each = |subscription: Subscription| {
+            let Some(new) = receiver(&subscription) else { return };
+            let place = new.session.index() as usize;
+            if place >= stamps.len() {
+                stamps.resize(place + 1, (0, 0));
+            }
+            let (last, position) = stamps[place];
+            if once && last == this {
+                // [MQTT-3.3.4-2]: the highest QoS, [MQTT-3.3.4-3]: all identifiers.
+                let known: &mut Receiver = &mut receivers[position as usize];
+                known.qos = known.qos.max(new.qos);
+                known.retain |= new.retain;
+                if let Some(identifier) = subscription.identifier {
+                    known.identifiers.push(identifier);
+                }
+                return;
+            }
+            stamps[place] = (this, receivers.len() as u32);
+            receivers.push(new);
+        };
+        if relay.portion.as_ref().is_none_or(|portion| from_here || portion.plain) {
+            self.index.matches_where(publication.topic, &mut each, connected, shared);
+        }
+        for (share, filter) in groups.iter().filter(|_| !from_here).filter_map(|group| split_share(group)) {
+            self.index.choose(filter, share, connected).map(&mut each);
         }
     }
 
@@ -535,10 +566,6 @@ fn dropped(cx: &mut Cx<'_>, session: SessionId, qos: QoS) {
 /// The ShareName and the Topic Filter of `$share/…/…`.
 pub(super) fn split_share(filter: &str) -> Option<(&str, &str)> {
     filter.strip_prefix("$share/")?.split_once('/')
-}
-
-fn is_group(group: &str, share: &str, filter: &str) -> bool {
-    split_share(group) == Some((share, filter))
 }
 
 fn with_share(share: Option<&str>, filter: &str) -> Box<str> {

@@ -30,6 +30,7 @@ pub use keep_alive::KeepAlive;
 pub use last_will::LastWill;
 pub use memory_backend::MemoryBackend;
 pub use outbound_manager::OutboundManager;
+pub(crate) use outbound_manager::takes_once;
 pub use packet_emitter::{Notices, PacketEmitter};
 pub use retain_manager::RetainManager;
 pub use session_manager::SessionManager;
@@ -37,13 +38,14 @@ pub use shards::Shards;
 pub use stack::{Stack, UnknownMiddleware};
 pub use subscription_manager::SubscriptionManager;
 
-use crate::broker::{Action, Answer, Cx, Inspection, Owner, Peer, Record};
+use crate::broker::{Action, Answer, Cx, Inspection, Owner, Peer, Receiver, Record};
 use crate::error::Violation;
 use crate::id::{ConnectionId, SessionId};
 use crate::packet::{
     Ack, Auth, Connect, Disconnect, Packet, PacketType, Publish, ReasonCode, Subscribe, Unsubscribe,
 };
 use crate::saved::{Malformed, Reader, Writer};
+use crate::topic::Subscription;
 use core::ops::BitOr;
 
 /// What a middleware did with what it saw.
@@ -118,6 +120,8 @@ hooks! {
     CLOSED = Hooks::CLOSED_INDEX;
     /// [`Action::Relay`]
     RELAY = ACTIONS;
+    /// [`Action::Relay`] of a message with RETAIN only
+    RELAY_RETAINED = Hooks::RETAINED_INDEX;
     /// [`Action::Forward`]
     FORWARD = ACTIONS + 1;
     /// [`Action::Reply`]
@@ -193,6 +197,7 @@ impl Hooks {
     pub(crate) const PACKET_INDEX: usize = 16;
     pub(crate) const ACCEPT_INDEX: usize = 17;
     pub(crate) const CLOSED_INDEX: usize = 18;
+    pub(crate) const RETAINED_INDEX: usize = 19;
     /// How many hooks there are.
     pub(crate) const COUNT: usize = ACTIONS as usize + 34;
     pub(crate) const STORE_INDEX: usize = ACTIONS as usize + 29;
@@ -201,10 +206,16 @@ impl Hooks {
         self.0 & (1 << bit) != 0
     }
 
+    pub(crate) fn any(self, of: Hooks) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    #[inline]
     pub(crate) fn of_packet(packet: PacketType) -> usize {
         packet as usize
     }
 
+    #[inline]
     pub(crate) fn of_action(action: &Action) -> usize {
         let hook = match action {
             Action::Relay(_) => Self::RELAY,
@@ -262,6 +273,23 @@ pub trait Middleware: Send {
 
     /// The hooks to call.
     fn wants(&self) -> Hooks;
+
+    /// The hooks at which it does nothing that would be missed when a message without RETAIN and properties takes the short
+    /// way: from its relay, with QoS 0 from PUBLISH, straight to those whom [`subscribers`](Self::subscribers) names. As long
+    /// as a part wants such a hook and does not say so, no message does. Of packets it is told one per input.
+    fn shortens(&self) -> Hooks {
+        Hooks::NONE
+    }
+
+    /// Who is subscribed to a topic, if the relay of a message leads to these and to nothing else. The topic may be no Topic
+    /// Name yet: then the answer is `None`.
+    fn subscribers(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
+        None
+    }
+
+    /// Delivers the message of the packet in hand to the client of one session, as a [`Action::Forward`] to it does. It has
+    /// `many` receivers, of which this is the `first`.
+    fn deliver(&mut self, cx: &mut Cx<'_>, receiver: &mut Receiver, many: bool, first: bool) {}
 
     /// Called once, before anything else: make what depends on settings and seed.
     fn install(&mut self, cx: &mut Cx<'_>) {}

@@ -1,5 +1,6 @@
 //! The middleware `OutboundManager`.
 
+mod send;
 mod window;
 
 use super::{Flow, Hooks, Middleware};
@@ -7,6 +8,7 @@ use crate::broker::{
     Action, Cx, Delivery, Fate, Forward, Identifiers, Inspection, Queued, Receiver, Record, Reply, Source,
     ToSession, Traced, What, encode_publish, publish_len, seen_below,
 };
+use crate::config::Config;
 use crate::connection::{Connection, Phase};
 use crate::hash::HashMap;
 use crate::id::{ConnectionId, LogSeq, SessionId, Table};
@@ -16,6 +18,7 @@ use crate::saved::saved_part;
 use crate::session::Session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use send::{Below, Image, InHand, PURPOSE, write_plain};
 use window::{InFlight, Progress, Window};
 
 /// Messages going out: who gets them now, who later; QoS 1 and 2 from the sender's side.
@@ -36,24 +39,6 @@ pub struct OutboundManager {
     below: Below,
 }
 
-/// The wire image of the message in hand for one class of receivers: encoded once, copied to many.
-#[derive(Debug, Default)]
-struct Image {
-    class: Option<(Version, QoS, bool, Identifiers)>,
-    bytes: Vec<u8>,
-    /// Where the Packet Identifier stands.
-    id_at: usize,
-}
-
-/// The message in hand as clients below a mount point know it.
-#[derive(Debug, Default)]
-struct Below {
-    /// Of the clients of this listener.
-    image: (u16, Image),
-    /// Room for properties that are changed.
-    properties: Vec<u8>,
-}
-
 impl Middleware for OutboundManager {
     fn name(&self) -> &'static str {
         "OutboundManager"
@@ -63,6 +48,10 @@ impl Middleware for OutboundManager {
 
     fn inspect(&self, session: SessionId, found: &mut Inspection) {
         found.in_flight = self.windows.get(session).map(|window| window.inspect()).unwrap_or_default();
+    }
+
+    fn shortens(&self) -> Hooks {
+        Hooks::FORWARD
     }
 
     fn wants(&self) -> Hooks {
@@ -133,6 +122,14 @@ impl Middleware for OutboundManager {
         Flow::Next
     }
 
+    fn deliver(&mut self, cx: &mut Cx<'_>, receiver: &mut Receiver, many: bool, first: bool) {
+        let Some(publication) = cx.current else { return };
+        if first {
+            self.forget_images();
+        }
+        self.forward_to(cx, &InHand { publication, what: &What::Current, many }, receiver, false);
+    }
+
     fn closed(&mut self, _: &mut Cx<'_>, id: ConnectionId) {
         self.aliases.remove(id);
     }
@@ -149,68 +146,37 @@ impl OutboundManager {
     /// Delivers to the receivers that are here; those that are not stay in the action.
     fn forward(&mut self, cx: &mut Cx<'_>, forward: &mut Forward) -> Flow {
         let mut receivers = core::mem::take(&mut forward.receivers);
-        let Some(publication) = cx.publication(&forward.what) else { return Flow::Done };
-        let many = receivers.len() > 1;
+        let kept;
+        let publication = match (&forward.what, cx.current) {
+            (What::Current, Some(publication)) => publication,
+            (What::Current, None) => return Flow::Done,
+            (What::Kept(message), _) => {
+                kept = message.publication();
+                &kept
+            }
+        };
+        let hand = &InHand { publication, what: &forward.what, many: receivers.len() > 1 };
         let (mut elsewhere, mut later) = (Vec::new(), Vec::new());
-        let durable_first = !forward.held && is_durable_first(cx, &publication);
-        self.forget_images();
-        for receiver in receivers.drain(..) {
+        let durable_first = !forward.held && is_durable_first(cx, publication);
+        if hand.many {
+            self.forget_images();
+        }
+        for receiver in &mut receivers {
             let Some(session) = cx.state.sessions.get(receiver.session) else { continue };
-            if durable_first && is_held_back(session, &receiver) {
-                later.push(receiver);
+            if durable_first && is_held_back(session, receiver) {
+                later.push(receiver.take());
                 continue;
             }
             if session.program {
-                elsewhere.push(receiver);
+                elsewhere.push(receiver.take());
                 continue;
             }
-            let (id, queued) = (session.connection, session.queued);
-            let connection = id.and_then(|id| Some((id, cx.state.connections.get(id)?)));
-            // Its CONNACK waits for the disk: the session has its client, which cannot be sent anything yet.
-            let opening = connection.is_some_and(|(_, connection)| connection.phase == Phase::Connecting);
-            let connection = connection.filter(|(_, connection)| connection.phase == Phase::Connected);
-            match (connection, receiver.qos) {
-                (Some((id, connection)), QoS::AtMostOnce)
-                    if takes_once(cx, connection, queued, &receiver) =>
-                {
-                    if connection.mounted {
-                        self.send_below(cx, id, &publication, &forward.what, &receiver, None, many);
-                    } else {
-                        self.send(cx, id, &publication, &forward.what, &receiver, None, many);
-                    }
-                }
-                (connection, QoS::AtMostOnce) => {
-                    let connected = connection.is_some();
-                    not_sent_once(cx, connected, publication.topic, &forward.what, receiver);
-                }
-                (Some((id, _)), _) => {
-                    let window = self.windows.get_or_insert_with(receiver.session, Box::default);
-                    let may = may_send(cx, id, window) && queued == 0;
-                    if !may && receiver.source == Source::Relay {
-                        want_room(cx, id);
-                        queue(cx, &forward.what, receiver);
-                        continue;
-                    }
-                    let Some(packet_id) = window.next_id() else { continue };
-                    if session.stored {
-                        let gated = receiver.qos == QoS::ExactlyOnce || durable_first;
-                        self.send_stored(cx, id, &publication, &forward.what, receiver, packet_id, gated);
-                        continue;
-                    }
-                    let sent =
-                        self.send_seen(cx, id, &publication, &forward.what, &receiver, Some(packet_id), many);
-                    if let (true, Some(message)) = (sent, cx.keep(&forward.what)) {
-                        self.track(InFlight::new(packet_id, message, &receiver), receiver);
-                    }
-                }
-                (None, _) if opening || session.expiry > 0 || receiver.source != Source::Relay => {
-                    queue(cx, &forward.what, receiver);
-                }
-                (None, _) => cx.fate(receiver.session, publication.topic, Fate::Ending),
-            }
+            self.forward_to(cx, hand, receiver, durable_first);
         }
         cx.recycle(receivers);
-        hold_back(cx, &forward.what, later);
+        if !later.is_empty() {
+            hold_back(cx, &forward.what, later);
+        }
         if elsewhere.is_empty() {
             return Flow::Done;
         }
@@ -218,25 +184,102 @@ impl OutboundManager {
         Flow::Next
     }
 
-    /// Another message is in hand.
-    fn forget_images(&mut self) {
-        (self.image.class, self.below.image.1.class) = (None, None);
+    /// Delivers to the client of a session, or keeps the message for it.
+    #[inline]
+    fn forward_to(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hand: &InHand<'_>,
+        receiver: &mut Receiver,
+        durable_first: bool,
+    ) {
+        let Some(session) = cx.state.sessions.get(receiver.session) else { return };
+        let connection = session.connection.and_then(|id| Some((id, cx.state.connections.get(id)?)));
+        match connection.filter(|(_, connection)| connection.phase == Phase::Connected) {
+            Some((id, connection)) if receiver.qos == QoS::AtMostOnce => {
+                if takes_once(cx.config(), connection, session.queued, receiver.source) {
+                    let mounted = connection.mounted;
+                    self.send_seen(cx, id, mounted, hand, receiver, None);
+                } else {
+                    not_sent_once(cx, true, hand.publication.topic, hand.what, receiver);
+                }
+            }
+            Some((id, connection)) => {
+                self.forward_counted(cx, (id, connection.mounted), hand, receiver, durable_first)
+            }
+            None if receiver.qos == QoS::AtMostOnce => {
+                not_sent_once(cx, false, hand.publication.topic, hand.what, receiver);
+            }
+            None => {
+                // Its CONNACK waits for the disk: the session has its client, which cannot be sent anything yet.
+                let opening = connection.is_some_and(|(_, state)| state.phase == Phase::Connecting);
+                if opening || session.expiry > 0 || receiver.source != Source::Relay {
+                    queue(cx, hand.what, receiver.take());
+                } else {
+                    cx.fate(receiver.session, hand.publication.topic, Fate::Ending);
+                }
+            }
+        }
+    }
+
+    /// QoS 1 and 2 to a client that is connected: now, if its window has room.
+    #[inline]
+    fn forward_counted(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (id, mounted): (ConnectionId, bool),
+        hand: &InHand<'_>,
+        receiver: &mut Receiver,
+        durable_first: bool,
+    ) {
+        let (Some(session), Some(connection)) =
+            (cx.state.sessions.get(receiver.session), cx.state.connections.get(id))
+        else {
+            return;
+        };
+        let (stored, plain) = (session.stored, connection.is_plain());
+        let window = self.windows.get_or_insert_with(receiver.session, Box::default);
+        let may = session.queued == 0 && window.unsent == 0 && room_of(cx, connection, window) > 0;
+        if !may && receiver.source == Source::Relay {
+            want_room(cx, id);
+            return queue(cx, hand.what, receiver.take());
+        }
+        let Some(packet_id) = window.next_id() else { return };
+        if stored {
+            let gated = receiver.qos == QoS::ExactlyOnce || durable_first;
+            return self.send_stored(cx, id, mounted, hand, receiver.take(), packet_id, gated);
+        }
+        if plain && hand.is_small() {
+            if let Some(message) = cx.keep(hand.what) {
+                write_plain(cx, id, &mut self.image, hand, receiver, Some(packet_id));
+                let identifiers = core::mem::take(&mut receiver.identifiers);
+                window.push(InFlight { identifiers, ..InFlight::new(packet_id, message, receiver) });
+            }
+            return;
+        }
+        if self.send_seen(cx, id, mounted, hand, receiver, Some(packet_id))
+            && let Some(message) = cx.keep(hand.what)
+        {
+            self.track(InFlight::new(packet_id, message, receiver), receiver);
+        }
     }
 
     /// A message for a session that is stored: as it is in flight, so it is recorded. With QoS 2 it is sent only then: after
     /// a crash it would be sent with another Packet Identifier, as a new message [MQTT-4.3.3-2].
-    #[allow(clippy::too_many_arguments)] // as `send`
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)] // the parts of one delivery, of which callers have different ones
     fn send_stored(
         &mut self,
         cx: &mut Cx<'_>,
         id: ConnectionId,
-        publication: &Publication<'_>,
-        what: &What,
-        receiver: Receiver,
+        mounted: bool,
+        hand: &InHand<'_>,
+        mut receiver: Receiver,
         packet_id: PacketId,
         gated: bool,
     ) {
         let session = receiver.session;
+        let (publication, what) = (hand.publication, hand.what);
         if let Err(fate) = fits(cx, id, publication, &receiver, packet_id) {
             drop_unsent(cx, session, publication.topic, fate);
             if receiver.source == Source::Queue {
@@ -253,24 +296,26 @@ impl OutboundManager {
                 cx.fate(session, publication.topic, Fate::Gated { packet_id });
                 cx.when_committed(seq, session, Action::Deliver { session, packet_id });
             }
-            _ => drop(self.send_seen(cx, id, publication, what, &receiver, Some(packet_id), false)),
+            _ => {
+                let hand = &InHand { many: false, ..*hand };
+                self.send_seen(cx, id, mounted, hand, &receiver, Some(packet_id));
+            }
         }
-        self.track(flight, receiver);
+        self.track(flight, &mut receiver);
     }
 
     /// The record of a message in flight is durable: it is sent, if its client is still there. Else it will be when the
     /// session is resumed.
     fn deliver(&mut self, cx: &mut Cx<'_>, session: SessionId, packet_id: PacketId) {
         let Some(id) = cx.session(session).and_then(|state| state.connection) else { return };
-        if cx.connection(id).is_none_or(|connection| connection.phase != Phase::Connected) {
-            return;
-        }
+        let connection = cx.connection(id).filter(|connection| connection.phase == Phase::Connected);
+        let Some(mounted) = connection.map(|connection| connection.mounted) else { return };
         let flight = self.windows.get_mut(session).and_then(|window| window.take_gated(packet_id));
         let Some((message, qos, retain, identifiers)) = flight else { return };
         let receiver = Receiver { session, qos, retain, source: Source::Relay, identifiers };
         let what = What::Kept(message.clone());
-        self.forget_images();
-        self.send_seen(cx, id, &message.publication(), &what, &receiver, Some(packet_id), false);
+        let hand = &InHand { publication: &message.publication(), what: &what, many: false };
+        self.send_seen(cx, id, mounted, hand, &receiver, Some(packet_id));
     }
 
     /// Takes up what a record says that an earlier machine had in flight: as if its client had just left.
@@ -298,170 +343,24 @@ impl OutboundManager {
         }
     }
 
-    fn track(&mut self, mut flight: InFlight, receiver: Receiver) {
-        flight.identifiers = receiver.identifiers;
+    fn track(&mut self, mut flight: InFlight, receiver: &mut Receiver) {
+        flight.identifiers = core::mem::take(&mut receiver.identifiers);
         if let Some(window) = self.windows.get_mut(receiver.session) {
             window.push(flight);
         }
     }
 
-    /// Writes one PUBLISH. False: it is larger than the client accepts, and is dropped as if it had been sent
-    /// [MQTT-3.1.2-25].
-    #[allow(clippy::too_many_arguments)] // the parts of one delivery, of which callers have different ones
-    fn send(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConnectionId,
-        publication: &Publication<'_>,
-        what: &What,
-        receiver: &Receiver,
-        packet_id: Option<PacketId>,
-        many: bool,
-    ) -> bool {
-        let wall = cx.state.now.wall;
-        let Some(connection) = cx.state.connections.get(id) else { return false };
-        let version = connection.version;
-        let mut delivery = Delivery {
-            version,
-            qos: receiver.qos,
-            retain: receiver.retain,
-            dup: false,
-            packet_id,
-            identifiers: receiver.identifiers.as_slice(),
-            alias: None,
-        };
-        let limited = connection.packet_size_max < u32::MAX;
-        if limited && publish_len(publication, &delivery) > connection.packet_size_max as usize {
-            cx.stats().dropped_too_large += 1;
-            cx.fate(receiver.session, publication.topic, Fate::TooLarge);
-            return false;
-        }
-        cx.state.stats.publishes_sent += 1;
-        // What has to teach its alias first must fit as well.
-        let taught = Delivery { alias: Some((1, true)), ..delivery };
-        if connection.topic_alias_maximum > 0
-            && (!limited || publish_len(publication, &taught) <= connection.packet_size_max as usize)
-        {
-            delivery.alias = self.alias(cx, id, publication.topic);
-        }
-        let large = publication.payload.len() >= SHARED_BYTES && (many || matches!(what, What::Kept(_)));
-        if large && let Some(message) = cx.keep(what) {
-            cx.state.write(id, |out| {
-                encode_publish(out, publication, &delivery, wall);
-            });
-            cx.state.share(id, message);
-        } else if many && delivery.alias.is_none() {
-            let image = &mut self.image;
-            let class = (version, receiver.qos, receiver.retain, &receiver.identifiers);
-            if image.class.as_ref().is_none_or(|(v, q, r, i)| (*v, *q, *r, i) != class) {
-                image.bytes.clear();
-                image.id_at = encode_publish(&mut image.bytes, publication, &delivery, wall);
-                image.bytes.extend_from_slice(publication.payload);
-                let identifiers = receiver.identifiers.clone();
-                image.class = Some((version, receiver.qos, receiver.retain, identifiers));
-            }
-            if let Some(packet_id) = packet_id {
-                image.bytes[image.id_at..image.id_at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
-            }
-            cx.state.write(id, |out| out.extend_from_slice(&image.bytes));
-        } else {
-            cx.state.write(id, |out| {
-                encode_publish(out, publication, &delivery, wall);
-                out.extend_from_slice(publication.payload);
-            });
-        }
-        let sent = Fate::Sent { qos: receiver.qos, packet_id, again: false };
-        cx.fate(receiver.session, publication.topic, sent);
-        true
-    }
-
-    /// The same, as its client knows the message.
-    #[allow(clippy::too_many_arguments)] // as above
-    fn send_seen(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConnectionId,
-        publication: &Publication<'_>,
-        what: &What,
-        receiver: &Receiver,
-        packet_id: Option<PacketId>,
-        many: bool,
-    ) -> bool {
-        if cx.connection(id).is_some_and(|connection| connection.mounted) {
-            self.send_below(cx, id, publication, what, receiver, packet_id, many)
-        } else {
-            self.send(cx, id, publication, what, receiver, packet_id, many)
-        }
-    }
-
-    /// The same for a client below a mount point: the topic is sent without it.
-    #[allow(clippy::too_many_arguments)] // as above
-    fn send_below(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConnectionId,
-        publication: &Publication<'_>,
-        what: &What,
-        receiver: &Receiver,
-        packet_id: Option<PacketId>,
-        many: bool,
-    ) -> bool {
-        let Some(listener) = cx.connection(id).map(|connection| connection.peer.listener) else {
-            return false;
-        };
-        let config = cx.state.config.clone();
-        let mut properties = core::mem::take(&mut self.below.properties);
-        let seen = seen_below(&config.listener(listener).mount_point, publication, &mut properties);
-        let sent = match seen {
-            Ok(seen) => {
-                let (of, image) = &mut self.below.image;
-                if *of != listener {
-                    (*of, image.class) = (listener, None);
-                }
-                // Those who know the message by its full topic have their own.
-                core::mem::swap(&mut self.image, image);
-                let sent = self.send(cx, id, &seen, what, receiver, packet_id, many);
-                core::mem::swap(&mut self.image, &mut self.below.image.1);
-                // What is told of it names the topic that the broker knows.
-                let told = cx.state.trace.as_mut().and_then(|trace| trace.back_mut());
-                if let Some(Traced::Delivery { topic, .. }) = told {
-                    *topic = publication.topic.into();
-                }
-                sent
-            }
-            Err(fate) => {
-                drop_unsent(cx, receiver.session, publication.topic, fate);
-                false
-            }
-        };
-        self.below.properties = properties;
-        sent
-    }
-
-    /// The alias of a topic towards a client that allows aliases, and whether the client has yet to learn it
-    /// [MQTT-3.3.2-7], [MQTT-3.1.2-26]. The first topics get one; nothing is taken back.
-    fn alias(&mut self, cx: &Cx<'_>, id: ConnectionId, topic: &str) -> Option<(u16, bool)> {
-        let most = cx.connection(id)?.topic_alias_maximum.min(cx.config().topic_alias_outbound_max);
-        let seed = cx.seed();
-        let known = self.aliases.get_or_insert_with(id, || HashMap::with_hasher(seed.hasher(PURPOSE)));
-        if let Some(alias) = known.get(topic) {
-            return Some((*alias, false));
-        }
-        if known.len() >= usize::from(most) {
-            return None;
-        }
-        let alias = known.len() as u16 + 1;
-        known.insert(topic.into(), alias);
-        Some((alias, true))
-    }
-
     /// A message got one step further, or is done.
     fn progress(&mut self, cx: &mut Cx<'_>, from: ConnectionId, id: PacketId, qos: QoS, was: Progress) {
         let Some(session) = cx.session_of(from) else { return };
-        let done = self.windows.get_mut(session).is_some_and(|window| window.remove(id, qos, was));
-        if done {
-            cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
-            cx.trace(|| Traced::Acknowledged { session, packet_id: id });
+        let Some(window) = self.windows.get_mut(session) else { return };
+        if !window.remove(id, qos, was) {
+            return;
+        }
+        let unsent = window.unsent > 0;
+        cx.journal(session, |client_id| Record::Acknowledged { client_id, packet_id: id });
+        cx.trace(|| Traced::Acknowledged { session, packet_id: id });
+        if unsent || cx.session(session).is_some_and(|state| state.queued > 0 || state.paging) {
             self.pump(cx, session);
         }
     }
@@ -618,6 +517,7 @@ fn journal_flight(
 }
 
 /// Keeps a message for later.
+#[inline(never)]
 fn queue(cx: &mut Cx<'_>, what: &What, receiver: Receiver) {
     let Some(message) = cx.keep(what) else { return };
     let Receiver { session, qos, retain, identifiers, source } = receiver;
@@ -642,34 +542,40 @@ fn limit(cx: &Cx<'_>, connection: &Connection) -> u16 {
 
 /// Whether nothing more should be written before the client has taken what there is.
 fn full(cx: &Cx<'_>, connection: &Connection) -> bool {
-    connection.outbox_bytes() >= cx.config().outbox_bytes_max as usize
+    is_full(cx.config(), connection)
+}
+
+fn is_full(config: &Config, connection: &Connection) -> bool {
+    connection.outbox_bytes() >= config.outbox_bytes_max as usize
 }
 
 fn room(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> u32 {
-    let Some(connection) = cx.connection(id).filter(|connection| !full(cx, connection)) else { return 0 };
+    cx.connection(id).map_or(0, |connection| room_of(cx, connection, window))
+}
+
+fn room_of(cx: &Cx<'_>, connection: &Connection, window: &Window) -> u32 {
+    if full(cx, connection) {
+        return 0;
+    }
     u32::from(limit(cx, connection)).saturating_sub(window.len() as u32)
 }
 
-fn may_send(cx: &Cx<'_>, id: ConnectionId, window: &Window) -> bool {
-    window.unsent == 0 && room(cx, id, window) > 0
-}
-
-const PURPOSE: u64 = 0xa11a_5e51;
-/// Payloads from this size on are shared between the outboxes of a fan-out; smaller ones are cheaper to copy.
-const SHARED_BYTES: usize = 4 * 1024;
-
 /// Whether a QoS 0 message can be written to a client that is connected.
-fn takes_once(cx: &Cx<'_>, connection: &Connection, queued: u32, receiver: &Receiver) -> bool {
-    (queued == 0 || !behind_queue(cx, receiver))
-        && (receiver.source != Source::Relay || !full(cx, connection))
+#[inline]
+pub(crate) fn takes_once(config: &Config, connection: &Connection, queued: u32, source: Source) -> bool {
+    (queued == 0 || !behind_queue(config, source))
+        && (source != Source::Relay || !is_full(config, connection))
 }
 
 /// A QoS 0 message cannot be written now.
-fn not_sent_once(cx: &mut Cx<'_>, connected: bool, topic: &str, what: &What, receiver: Receiver) {
+#[cold]
+fn not_sent_once(cx: &mut Cx<'_>, connected: bool, topic: &str, what: &What, receiver: &mut Receiver) {
     let Some(session) = cx.session(receiver.session) else { return };
     let (queued, lasts) = (session.queued > 0, session.expiry > 0);
-    if connected && queued && behind_queue(cx, &receiver) || !connected && lasts && cx.config().queue_qos0 {
-        return queue(cx, what, receiver);
+    if connected && queued && behind_queue(cx.config(), receiver.source)
+        || !connected && lasts && cx.config().queue_qos0
+    {
+        return queue(cx, what, receiver.take());
     }
     let (counter, fate) = match connected {
         true => (&mut cx.stats().dropped_slow, Fate::Slow),
@@ -699,6 +605,7 @@ fn is_held_back(session: &Session, receiver: &Receiver) -> bool {
     receiver.source == Source::Relay && (receiver.qos == QoS::AtMostOnce || !session.stored)
 }
 
+#[cold]
 fn hold_back(cx: &mut Cx<'_>, what: &What, receivers: Vec<Receiver>) {
     if !receivers.is_empty()
         && let Some(message) = cx.keep(what)
@@ -710,8 +617,8 @@ fn hold_back(cx: &mut Cx<'_>, what: &What, receivers: Vec<Receiver>) {
 
 /// Whether a QoS 0 message has to wait behind those that were queued while its client was away: they came before it
 /// [MQTT-4.6.0-6]. However short its session lasts by now.
-fn behind_queue(cx: &Cx<'_>, receiver: &Receiver) -> bool {
-    cx.config().queue_qos0 && receiver.source == Source::Relay
+fn behind_queue(config: &Config, source: Source) -> bool {
+    config.queue_qos0 && source == Source::Relay
 }
 
 #[cfg(test)]

@@ -19,17 +19,18 @@ impl Middleware for RetainManager {
     }
 
     fn wants(&self) -> Hooks {
-        Hooks::RELAY | Hooks::TOPIC_SUBSCRIBED
+        Hooks::RELAY_RETAINED | Hooks::TOPIC_SUBSCRIBED
     }
 
     fn action(&mut self, cx: &mut Cx<'_>, action: &mut Action) -> Flow {
         match action {
             Action::Relay(relay) => {
-                let retain = cx.publication(&relay.what).is_some_and(|publication| publication.retain);
-                // Another shard's is newer.
-                let retain = retain && relay.portion.as_ref().is_none_or(|portion| !portion.outdated);
                 // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
-                if let (true, Some(message)) = (retain, retain.then(|| cx.keep(&relay.what)).flatten()) {
+                let outdated = relay.portion.as_ref().is_some_and(|portion| portion.outdated);
+                if cx.is_retained(&relay.what)
+                    && !outdated
+                    && let Some(message) = cx.keep(&relay.what)
+                {
                     cx.emit(Action::StoreRetained(message));
                 }
             }

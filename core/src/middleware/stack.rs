@@ -5,6 +5,7 @@ use super::{
     MemoryBackend, Middleware, OutboundManager, PacketEmitter, RetainManager, SessionManager, Shards,
     SubscriptionManager,
 };
+use crate::packet::PacketType;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -27,7 +28,18 @@ use core::fmt;
 #[derive(Default)]
 pub struct Stack {
     parts: Vec<Box<dyn Middleware>>,
-    listeners: Vec<Box<[u8]>>,
+    /// The listeners of all hooks, one list after the other; `END` ends each.
+    listeners: Vec<u8>,
+    /// Where the list of a hook begins.
+    begins: Vec<u16>,
+    /// Whether plain messages take the short way from PUBLISH on.
+    short: bool,
+    /// Whether nobody has to be told of every packet.
+    told_once: bool,
+    /// Whom to ask for their receivers, if they take the short way from their relay on.
+    backend: Option<u8>,
+    /// And who delivers to them.
+    outbound: u8,
 }
 
 /// There is no middleware of this name in the stack.
@@ -161,13 +173,58 @@ impl Stack {
     pub(crate) fn seal(&mut self) {
         assert!(self.parts.len() < usize::from(u8::MAX), "a chain has at most 254 middlewares");
         let wants: Vec<Hooks> = self.parts.iter().map(|part| part.wants()).collect();
-        let listeners =
-            |hook| (0..wants.len()).filter(|&part| wants[part].has(hook)).map(|part| part as u8).collect();
-        self.listeners = (0..Hooks::COUNT).map(listeners).collect();
+        (self.listeners, self.begins) = Default::default();
+        for hook in 0..Hooks::COUNT {
+            // At most 255 for each of some fifty hooks.
+            self.begins.push(self.listeners.len() as u16);
+            // Who wants all relays wants those with RETAIN, too.
+            let also = if hook == Hooks::RETAINED_INDEX { Hooks::RELAY } else { Hooks::NONE };
+            let wanted = (0..wants.len()).filter(|&part| wants[part].has(hook) || wants[part].any(also));
+            self.listeners.extend(wanted.map(|part| part as u8).chain([END]));
+        }
+        // Nobody is left out who would miss it.
+        let all =
+            |hook: Hooks| self.parts.iter().all(|part| !part.wants().any(hook) || part.shortens().any(hook));
+        let mut relays = (0..self.parts.len()).filter(|&part| wants[part].any(Hooks::RELAY));
+        let backend = relays.next().filter(|_| relays.next().is_none()).map(|part| part as u8);
+        let published = self.is_wanted(Hooks::of_packet(PacketType::Publish));
+        let mut forwards = (0..self.parts.len()).filter(|&part| wants[part].any(Hooks::FORWARD));
+        let outbound = forwards.next().filter(|_| forwards.next().is_none());
+        self.backend = backend.filter(|backend| {
+            all(Hooks::RELAY)
+                && all(Hooks::FORWARD)
+                && outbound.is_some_and(|part| part != usize::from(*backend))
+        });
+        self.outbound = outbound.unwrap_or_default() as u8;
+        let told_once = all(Hooks::PACKET);
+        self.short = self.backend.is_some() && published && told_once && all(Hooks::PUBLISH);
+        self.told_once = told_once;
     }
 
     pub(crate) fn len(&self) -> usize {
         self.parts.len()
+    }
+
+    /// See [`Middleware::shortens`].
+    #[inline]
+    pub(crate) fn is_short(&self) -> bool {
+        self.short
+    }
+
+    /// Whether it is enough to announce one packet of each input, while a client is connected.
+    #[inline]
+    pub(crate) fn is_told_once(&self) -> bool {
+        self.told_once
+    }
+
+    /// The parts that know who gets a message, and that deliver it, if it may be passed on by the short way.
+    #[inline]
+    pub(crate) fn shortcut(&mut self) -> Option<(&mut dyn Middleware, &mut dyn Middleware, u8)> {
+        let (backend, outbound) = (usize::from(self.backend?), usize::from(self.outbound));
+        let (head, tail) = self.parts.split_at_mut_checked(backend.max(outbound))?;
+        let (first, last) = (head.get_mut(backend.min(outbound))?, tail.first_mut()?);
+        let (backend, outbound) = if backend < outbound { (first, last) } else { (last, first) };
+        Some((&mut **backend, &mut **outbound, self.outbound))
     }
 
     /// The middlewares, in order.
@@ -175,10 +232,32 @@ impl Stack {
         self.parts.iter().map(|part| &**part)
     }
 
-    /// The `n`th listener of a hook.
+    /// The place of the first listener of a hook.
     #[inline]
-    pub(crate) fn listener(&self, hook: usize, n: usize) -> Option<u8> {
-        self.listeners[hook].get(n).copied()
+    pub(crate) fn listeners(&self, hook: usize) -> usize {
+        usize::from(self.begins[hook])
+    }
+
+    /// The place of the first listener behind a part.
+    pub(crate) fn listeners_behind(&self, hook: usize, part: u8) -> usize {
+        let mut place = self.listeners(hook);
+        while self.listeners.get(place).is_some_and(|listener| *listener <= part) {
+            place += 1;
+        }
+        place
+    }
+
+    /// Whether anybody listens to a hook.
+    pub(crate) fn is_wanted(&self, hook: usize) -> bool {
+        self.next(&mut self.listeners(hook)).is_some()
+    }
+
+    /// The listener at a place, which goes on to the next.
+    #[inline]
+    pub(crate) fn next(&self, place: &mut usize) -> Option<u8> {
+        let part = self.listeners.get(*place).copied().filter(|part| *part != END)?;
+        *place += 1;
+        Some(part)
     }
 
     #[inline]
@@ -186,6 +265,11 @@ impl Stack {
         &mut *self.parts[part as usize]
     }
 }
+
+/// No part of a chain has this number.
+const END: u8 = u8::MAX;
+// The places of all listeners.
+const _: () = assert!(Hooks::COUNT * 256 <= u16::MAX as usize);
 
 #[cfg(test)]
 mod tests {

@@ -36,6 +36,26 @@ impl<'a> Ack<'a> {
         Self { packet_id, reason: ReasonCode::Success, properties: Properties::EMPTY }
     }
 
+    /// An acknowledgement that says nothing but its Packet Identifier, if it is one.
+    #[inline]
+    pub(crate) fn bytes(
+        packet: PacketType,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        version: Version,
+    ) -> Option<[u8; 4]> {
+        if version == Version::V5 && reason != ReasonCode::Success {
+            return None;
+        }
+        let flags = match packet {
+            PacketType::Puback | PacketType::Pubrec | PacketType::Pubcomp => 0,
+            PacketType::Pubrel => pubrel::RULES.flags,
+            _ => return None,
+        };
+        let [high, low] = packet_id.get().to_be_bytes();
+        Some([packet.first_byte(flags), 2, high, low])
+    }
+
     /// Decodes the packet by the rules of the frame's packet type.
     ///
     /// # Errors
@@ -49,6 +69,12 @@ impl<'a> Ack<'a> {
             PacketType::Pubcomp => &pubcomp::RULES,
             _ => return Err(Violation::malformed("MQTT-2.1.2")),
         };
+        if let ([high, low], true) = (frame.body, frame.flags() == rules.flags) {
+            // Nothing but the identifier: mostly so.
+            let packet_id = PacketId::new(u16::from_be_bytes([*high, *low]));
+            // [MQTT-2.2.1-5]
+            return packet_id.map(Self::success).ok_or(Violation::malformed("MQTT-2.2.1-5"));
+        }
         if rules.flags == 0 {
             frame.expect_flags(0, rules.flags_clause)?;
         } else {

@@ -61,6 +61,7 @@ pub use subscribe::{
 };
 pub use unsuback::Unsuback;
 pub use unsubscribe::{Unsubscribe, UnsubscribeFilters, UnsubscribeFiltersBuf, UnsubscribeFiltersIter};
+pub(crate) use utf8::checked_topic_name as topic_name;
 
 use crate::error::{Misuse, Violation};
 use alloc::vec::Vec;

@@ -32,6 +32,11 @@ pub(super) fn topic_name<'a>(bytes: &'a [u8], clause: &'static str) -> Result<&'
     Err(Violation::malformed(if has_null(text) { "MQTT-1.5.4-2" } else { clause }))
 }
 
+/// The Topic Name that these bytes are, if they are one.
+pub(crate) fn checked_topic_name(bytes: &[u8]) -> Option<&str> {
+    topic_name(bytes, "MQTT-3.3.2-2").ok().filter(|topic| !topic.is_empty())
+}
+
 /// Whether the text holds U+0000.
 #[inline]
 pub(super) fn has_null(text: &str) -> bool {
@@ -47,7 +52,14 @@ pub(super) fn has_wildcard(text: &str) -> bool {
 #[inline]
 fn any_byte(bytes: &[u8], byte: impl Fn(u8) -> bool, word: impl Fn(u64) -> u64) -> bool {
     let Some(last) = bytes.last_chunk::<8>() else {
-        return bytes.iter().any(|&b| byte(b));
+        return match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            // Two halves of a word, which may overlap.
+            (Some(head), Some(tail)) => {
+                let (head, tail) = (u32::from_ne_bytes(*head), u32::from_ne_bytes(*tail));
+                word(u64::from(head) << 32 | u64::from(tail)) != 0
+            }
+            _ => bytes.iter().any(|&b| byte(b)),
+        };
     };
     // The last word may overlap the one before it: that is cheaper than a tail of single bytes.
     let (words, _) = bytes.as_chunks::<8>();

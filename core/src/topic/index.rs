@@ -12,7 +12,7 @@
 
 use crate::hash::{HashState, Seed};
 use crate::id::{SessionId, Table};
-use crate::packet::SubscriptionOptions;
+use crate::packet::{SubscriptionOptions, topic_name};
 use crate::topic::filter::{check_wildcards, is_topic_name, is_wildcard};
 use crate::topic::keys::Keys;
 use crate::topic::slab::{Key, Slab};
@@ -33,6 +33,14 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// The Subscription Identifier.
     pub identifier: Option<NonZeroU32>,
+}
+
+impl Subscription {
+    /// Whether it gets what this session publishes [MQTT-3.8.3-3].
+    #[inline]
+    pub(crate) fn hears(&self, publisher: Option<SessionId>) -> bool {
+        !self.options.no_local || publisher != Some(self.session)
+    }
 }
 
 // A fan-out reads one after the other, four to a cache line.
@@ -244,17 +252,26 @@ impl SubscriptionIndex {
         let filters = &*filters;
         let mut deliver = |key: Key| {
             let Some(filter) = filters.get(key) else { return };
-            filter.subscribers.as_slice().iter().copied().for_each(&mut each);
             let mut next = filter.groups;
-            while let Some(group) = next.and_then(|key| groups.get_mut(key)) {
+            let mut chosen;
+            let mut subscribers = filter.subscribers.as_slice();
+            loop {
+                // Called from here only, so that it can be inlined.
+                subscribers.iter().copied().for_each(&mut each);
+                let Some(group) = next.and_then(|key| groups.get_mut(key)) else { break };
                 next = group.next;
                 if shared(&filter.text, &group.name) {
-                    group.choose(&mut prefer).map(&mut each);
+                    chosen = group.choose(&mut prefer);
+                    subscribers = chosen.as_slice();
+                } else {
+                    subscribers = &[];
                 }
             }
         };
         if trie.is_empty() {
-            exact.map(deliver);
+            if let Some(key) = exact {
+                deliver(key);
+            }
             return;
         }
         let mut all = |keys: &[Option<Key>]| {
@@ -296,6 +313,40 @@ impl SubscriptionIndex {
         list.map_or(0, List::len)
     }
 
+    /// Whether no subscription has a wildcard.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.trie.is_empty()
+    }
+
+    /// The subscriptions that match a Topic Name, if they are on one list or there are none: without a shared group, and
+    /// without one session on two lists. `None` also for what is no Topic Name.
+    pub(crate) fn only_list(&mut self, topic: &[u8]) -> Option<&[Subscription]> {
+        let Self { filters, trie, .. } = self;
+        let exact = find_text(&self.texts, filters, &self.hasher, topic);
+        let (mut only, mut lists) = (exact, u32::from(exact.is_some()));
+        if exact.is_none() || !trie.is_empty() {
+            let topic = match exact.and_then(|key| filters.get(key)) {
+                // Whatever is spelled like a filter is a text, but perhaps one with wildcards.
+                Some(filter) if filter.node.is_none() => &*filter.text,
+                Some(_) => return None,
+                None => topic_name(topic)?,
+            };
+            trie.walk_while(topic, |key| {
+                only = Some(key);
+                lists += 1;
+                lists < 2
+            });
+        }
+        match (only, lists) {
+            (None, _) => Some(&[]),
+            (Some(key), 1) => {
+                let filter = filters.get(key).filter(|filter| filter.groups.is_none())?;
+                Some(filter.subscribers.as_slice())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether nothing is kept any more, not even inside: so it must be when there is no subscription.
     #[must_use]
     pub fn holds_nothing(&self) -> bool {
@@ -316,8 +367,7 @@ impl SubscriptionIndex {
 
     #[inline]
     fn find_filter(&self, text: &str) -> Option<Key> {
-        let is_it = |key: Key| self.filters.get(key).is_some_and(|filter| *filter.text == *text);
-        self.texts.find(hash_text(&self.hasher, text), is_it)
+        find_text(&self.texts, &self.filters, &self.hasher, text.as_bytes())
     }
 
     fn find_group(&self, filter: Key, name: &str) -> Option<Key> {
@@ -446,10 +496,22 @@ const FOUND_MAX: usize = 16;
 /// Separates the hashes of the index from those of other tables.
 const PURPOSE: u64 = 0x0069_6e64_6578;
 
+/// The filter of this spelling.
+#[inline]
+fn find_text(texts: &Keys, filters: &Slab<Filter>, hasher: &HashState, text: &[u8]) -> Option<Key> {
+    let is_it = |key: Key| filters.get(key).is_some_and(|filter| *filter.text.as_bytes() == *text);
+    texts.find(hash_bytes(hasher, text), is_it)
+}
+
 #[inline]
 fn hash_text(hasher: &HashState, text: &str) -> u64 {
+    hash_bytes(hasher, text.as_bytes())
+}
+
+#[inline]
+fn hash_bytes(hasher: &HashState, text: &[u8]) -> u64 {
     let mut hasher = hasher.build_hasher();
-    hasher.write(text.as_bytes());
+    hasher.write(text);
     hasher.finish()
 }
 

@@ -114,12 +114,20 @@ impl Trie {
         }
     }
 
-    /// Adds every filter that matches to `found`. The topic is a Topic Name. Returns how many nodes it visited: those
+    /// Calls `each` with every filter that matches. The topic is a Topic Name. Returns how many nodes it visited: those
     /// whose levels match so many of the topic's.
+    pub(super) fn walk(&mut self, topic: &str, mut each: impl FnMut(Key)) -> usize {
+        self.walk_while(topic, |key| {
+            each(key);
+            true
+        })
+    }
+
+    /// The same as long as `each` says so.
     ///
     /// Branches of one level are walked in batches: what a large tree costs is waiting for its memory, and this way the
     /// processor waits for several places at once.
-    pub(super) fn walk(&mut self, topic: &str, mut found: impl FnMut(Key)) -> usize {
+    pub(super) fn walk_while(&mut self, topic: &str, mut each: impl FnMut(Key) -> bool) -> usize {
         if self.filters == 0 {
             return 0;
         }
@@ -129,7 +137,7 @@ impl Trie {
         let hidden = topic.first() == Some(&b'$');
         self.stack.clear();
         self.stack.push((self.root, 0));
-        while let Some(&(_, start)) = self.stack.last() {
+        'levels: while let Some(&(_, start)) = self.stack.last() {
             let mut batch = [self.root; BATCH];
             let mut count = 0;
             while count < BATCH
@@ -148,12 +156,17 @@ impl Trie {
             let mut named = [(self.root, Children::None); BATCH];
             for (key, named) in batch[..count].iter().zip(&mut named) {
                 let Some(node) = self.nodes.get(*key) else { continue };
-                if wild && let Some(filter) = node.tail {
-                    found(filter);
+                if wild
+                    && let Some(filter) = node.tail
+                    && !each(filter)
+                {
+                    break 'levels;
                 }
                 if level.is_none() {
-                    node.filter.map(&mut found);
-                    continue;
+                    match node.filter {
+                        Some(filter) if !each(filter) => break 'levels,
+                        _ => continue,
+                    }
                 }
                 if wild && let Some(plus) = node.plus {
                     self.stack.push((plus, next));

@@ -134,7 +134,11 @@ impl Window {
     }
 
     fn position(&self, packet_id: PacketId) -> Option<usize> {
-        let front = self.flights.front()?.packet_id.get();
+        let front = self.flights.front()?.packet_id;
+        if front == packet_id {
+            return Some(0);
+        }
+        let front = front.get();
         let guess = usize::from(distance(front, packet_id.get())).min(self.flights.len() - 1);
         // Whatever was taken out only moved it forward.
         let near = (0..=guess).rev().find(|&index| self.flights[index].packet_id == packet_id);
@@ -211,7 +215,11 @@ impl Window {
         if self.flights[index].qos != qos || self.flights[index].progress != was {
             return false;
         }
-        self.flights.remove(index);
+        if index == 0 {
+            self.flights.pop_front();
+        } else {
+            self.flights.remove(index);
+        }
         // A refusal may come before the message was sent again on this connection [MQTT-4.4.0-2].
         self.unsent -= u16::from(was == Progress::Unsent);
         if self.flights.is_empty() && self.flights.capacity() > KEPT_PLACES {
