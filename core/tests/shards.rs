@@ -1,11 +1,12 @@
 //! Several machines share the work of a broker: what clients see is one broker.
+#![allow(clippy::unwrap_used)] // as in tests
 
 use culex_core::broker::{Disconnect, Moved, Peer};
 use culex_core::hash::Seed;
 use culex_core::middleware::Shards;
 use culex_core::packet::{
-    Framed, Packet, PropertiesBuf, Property, QoS, ReasonCode, Subscribe, SubscribeFiltersBuf, SubscriptionOptions,
-    Version, frame,
+    Framed, Packet, PropertiesBuf, Property, QoS, ReasonCode, Subscribe, SubscribeFiltersBuf,
+    SubscriptionOptions, Version, frame,
 };
 use culex_core::testing::{connect, id, publish};
 use culex_core::{Action, Broker, Config, ConnectionId, Now, ShardId, Stack};
@@ -333,7 +334,7 @@ fn a_message_that_expired_still_removes_the_retained_message_at_every_machine() 
     (packet.retain, packet.properties) = (true, properties.as_properties());
     cluster.send(alice, &Packet::Publish(packet));
     cluster.settle();
-    for machine in &cluster.machines {
+    for machine in &mut cluster.machines {
         assert!(machine.records().is_empty(), "{:?}", machine.shard());
     }
 }
