@@ -1,6 +1,6 @@
 //! tokio's sockets and streams as a shard sees them.
 
-use culex_runtime::{AsyncStream, ListenSocket, Socket, SocketFile, Stream};
+use culex_runtime::{AsyncStream, ListenSocket, Movable, Socket, SocketFile, Stream};
 use rustix::net::{Shutdown, shutdown};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -52,6 +52,33 @@ impl Listener {
 impl From<Stream> for Connection {
     fn from(stream: Stream) -> Self {
         Self::Own(stream)
+    }
+}
+
+/// A connection without a reactor.
+pub(crate) enum Loose {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+    Own(Stream),
+}
+
+impl Movable for Connection {
+    type Loose = Loose;
+
+    fn loosen(self) -> io::Result<Loose> {
+        Ok(match self {
+            Self::Tcp(stream) => Loose::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Loose::Unix(stream.into_std()?),
+            Self::Own(stream) => Loose::Own(stream),
+        })
+    }
+
+    fn fasten(loose: Loose) -> io::Result<Self> {
+        Ok(match loose {
+            Loose::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            Loose::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+            Loose::Own(stream) => Self::Own(stream),
+        })
     }
 }
 

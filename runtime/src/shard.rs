@@ -4,7 +4,7 @@
 //! the turns: it is woken once, lets every connection that is ready be read first, then writes what all of them left
 //! for each peer. Writing in the reading task instead costs a third more where many publish to one.
 
-use crate::{Driver, Effect, Stream, Turn, Written};
+use crate::{Arrival, Driver, Effect, Stream, Turn, Written};
 use culex_core::id::Table;
 use culex_core::{Close, ConnectionId, Disconnect, Peer};
 use std::cell::RefCell;
@@ -49,6 +49,37 @@ pub trait Socket {
     fn shutdown_write(&mut self) -> io::Result<()>;
 }
 
+/// A socket of a runtime that has several shards: it can go from one to another.
+pub trait Movable: Socket + From<Stream> + Sized {
+    /// What goes: it belongs to no thread and is waited for by nobody.
+    type Loose: Send + 'static;
+
+    /// Takes it away from the reactor of this thread.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn loosen(self) -> io::Result<Self::Loose>;
+
+    /// Gives it to the reactor of this thread.
+    ///
+    /// # Errors
+    /// The connection cannot be waited for.
+    fn fasten(loose: Self::Loose) -> io::Result<Self>;
+}
+
+/// What the program gives is bound to no reactor of ours.
+impl Movable for Stream {
+    type Loose = Self;
+
+    fn loosen(self) -> io::Result<Self> {
+        Ok(self)
+    }
+
+    fn fasten(loose: Self) -> io::Result<Self> {
+        Ok(loose)
+    }
+}
+
 /// One machine and its connections, shared by the tasks of one thread.
 #[derive(Debug)]
 pub struct Shard<S>(Rc<RefCell<Inner<S>>>);
@@ -56,6 +87,8 @@ pub struct Shard<S>(Rc<RefCell<Inner<S>>>);
 struct Inner<S> {
     driver: Driver,
     connections: Table<ConnectionId, Connection<S>>,
+    /// Those that the machine gave away, and whose place another one has already.
+    leaving: Vec<(ConnectionId, Connection<S>)>,
     buffer: Box<[u8]>,
     /// Whether a turn has begun and is to be ended.
     begun: bool,
@@ -80,13 +113,14 @@ impl<S> Clone for Shard<S> {
     }
 }
 
-impl<S: Socket> Shard<S> {
+impl<S: Movable> Shard<S> {
     /// A shard without connections.
     #[must_use]
     pub fn new(driver: Driver) -> Self {
         Self(Rc::new(RefCell::new(Inner {
             driver,
             connections: Table::default(),
+            leaving: Vec::new(),
             buffer: vec![0; READ_BYTES].into(),
             begun: false,
             turn: None,
@@ -102,9 +136,57 @@ impl<S: Socket> Shard<S> {
         let inner = &mut *self.0.borrow_mut();
         inner.begin();
         let id = inner.driver.accept(peer).ok()?;
-        inner.connections.insert(id, Connection { socket, task: None, finishing: false, full: false });
+        inner.insert(id, socket);
+        Some(self.task(id))
+    }
+
+    /// Takes the next stream that the program gave, or the next connection that another shard handed over, and returns the
+    /// task that reads it, as [`accept`](Self::accept) does.
+    #[must_use]
+    pub fn accept_given(&self) -> Option<impl Future<Output = ()> + use<S>> {
+        loop {
+            let moved = self.0.borrow_mut().driver.take_moved();
+            if let Some((loose, arrival)) = moved {
+                match self.arrive(loose, arrival) {
+                    Some(id) => return Some(self.task(id)),
+                    None => continue,
+                }
+            }
+            let (stream, peer) = self.0.borrow_mut().driver.take_given()?;
+            let inner = &mut *self.0.borrow_mut();
+            inner.begin();
+            if let Ok(id) = inner.driver.accept(peer) {
+                inner.insert(id, stream.into());
+                return Some(self.task(id));
+            }
+        }
+    }
+
+    /// A connection comes from another shard.
+    fn arrive(&self, loose: S::Loose, arrival: Arrival) -> Option<ConnectionId> {
+        let inner = &mut *self.0.borrow_mut();
+        inner.begin();
+        let id = inner.driver.arrive(&arrival).ok()?;
+        match S::fasten(loose) {
+            Ok(socket) => inner.insert(id, socket),
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for a connection: it is closed");
+                inner.driver.disconnected(id, Disconnect::Error);
+                return None;
+            }
+        }
+        // As with what is read.
+        if catch_unwind(AssertUnwindSafe(|| inner.driver.unpack(id, arrival))).is_err() {
+            tracing::error!(?id, "a panic: the connection that it was about is closed");
+            inner.end(id, Disconnect::Error);
+        }
+        Some(id)
+    }
+
+    /// The task that reads a connection.
+    fn task(&self, id: ConnectionId) -> impl Future<Output = ()> + use<S> {
         let shard = self.clone();
-        Some(poll_fn(move |cx| {
+        poll_fn(move |cx| {
             // Whatever panics, the machine or its chain: it is known which connection it was about, and the others go on.
             catch_unwind(AssertUnwindSafe(|| shard.0.borrow_mut().poll_connection(cx, id))).unwrap_or_else(
                 |_| {
@@ -112,21 +194,7 @@ impl<S: Socket> Shard<S> {
                     shard.0.borrow_mut().ended(id, Disconnect::Error)
                 },
             )
-        }))
-    }
-
-    /// Takes the next stream that the program gave and returns the task that reads it, as [`accept`](Self::accept) does.
-    #[must_use]
-    pub fn accept_given(&self) -> Option<impl Future<Output = ()> + use<S>>
-    where
-        S: From<Stream>,
-    {
-        loop {
-            let (stream, peer) = self.0.borrow_mut().driver.take_given()?;
-            if let Some(connection) = self.accept(stream.into(), peer) {
-                return Some(connection);
-            }
-        }
+        })
     }
 
     /// Waits for a turn to begin or a command of the program. Then let all other tasks that are ready run once, and call
@@ -209,7 +277,7 @@ impl<S> Inner<S> {
     }
 }
 
-impl<S: Socket> Inner<S> {
+impl<S: Movable> Inner<S> {
     fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
@@ -217,6 +285,11 @@ impl<S: Socket> Inner<S> {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    fn insert(&mut self, id: ConnectionId, socket: S) {
+        self.leaving.extend(self.connections.take_older(id));
+        self.connections.insert(id, Connection { socket, task: None, finishing: false, full: false });
     }
 
     fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
@@ -295,6 +368,22 @@ impl<S: Socket> Inner<S> {
                     wake(&connection.task);
                 }
             }
+            Effect::HandOver { id } => self.hand_over(id),
+        }
+    }
+
+    fn hand_over(&mut self, id: ConnectionId) {
+        let connection = self.connections.remove(id).or_else(|| {
+            let place = self.leaving.iter().position(|(older, _)| *older == id)?;
+            Some(self.leaving.swap_remove(place).1)
+        });
+        let loose = connection.and_then(|connection| {
+            wake(&connection.task);
+            connection.socket.loosen().ok()
+        });
+        match loose {
+            Some(loose) => self.driver.hand_over(id, loose),
+            None => self.driver.disconnected(id, Disconnect::Closed),
         }
     }
 
