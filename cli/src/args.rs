@@ -85,6 +85,9 @@ pub(crate) struct ServeArgs {
     /// What carries the broker: tokio, smol or std [default: tokio]
     #[arg(long, value_name = "RUNTIME")]
     runtime: Option<String>,
+    /// How many shards share the work, each in a thread of its own [default: as many as there are cores; 1 with --data]
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
     /// off, error, warn, info, debug, trace, or a filter such as info,culex_tokio=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -111,6 +114,9 @@ impl ServeArgs {
         }
         if let Some(runtime) = &self.runtime {
             give("runtime", "--runtime", Value::Text(runtime.clone()));
+        }
+        if let Some(shards) = &self.shards {
+            give("shards", "--shards", Value::Text(shards.clone()));
         }
         if let Some(log) = &self.log {
             give("log", "--log", Value::Text(log.clone()));

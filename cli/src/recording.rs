@@ -10,59 +10,50 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A recorder and the directory for its recordings.
+/// A recorder for each shard, and the directory for its recordings: that which was asked for, or with several shards one
+/// in there for each.
 #[derive(Debug, Clone)]
-pub(crate) struct Recordings {
-    directory: Arc<Path>,
-    recorder: Recorder,
-}
+pub(crate) struct Recordings(Arc<[(PathBuf, Recorder)]>);
 
 impl Recordings {
-    /// Makes the directory if there is none, and has a recording written into it should the program panic.
-    pub(crate) fn start(directory: &Path, bytes_max: usize) -> Result<Self, Problem> {
+    /// Makes the directories if there are none, and has recordings written into them should the program panic. Of
+    /// `bytes_max` each shard has its part.
+    pub(crate) fn start(directory: &Path, bytes_max: usize, shards: usize) -> Result<Self, Problem> {
+        let place = |shard| match shards {
+            1 => directory.to_owned(),
+            _ => directory.join(format!("shard-{shard}")),
+        };
+        let recorders = (0..shards).map(|shard| (place(shard), Recorder::new(bytes_max / shards)));
+        let recordings = Self(recorders.collect());
         let failure = |error: io::Error| {
             Problem::failure(format!("cannot record into {}: {}", directory.display(), words(&error)))
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failure)?;
-        let recordings = Self { directory: directory.into(), recorder: Recorder::new(bytes_max) };
-        // Better now than when there is something to write.
-        let probe = directory.join(format!(".{}.probe", std::process::id()));
-        create(&probe).map_err(failure)?;
-        fs::remove_file(&probe).map_err(failure)?;
+        for (directory, _) in &*recordings.0 {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failure)?;
+            // Better now than when there is something to write.
+            let probe = directory.join(format!(".{}.probe", std::process::id()));
+            create(&probe).map_err(failure)?;
+            fs::remove_file(&probe).map_err(failure)?;
+        }
         recordings.write_at_panic();
         Ok(recordings)
     }
 
-    pub(crate) fn recorder(&self) -> Recorder {
-        self.recorder.clone()
+    pub(crate) fn recorders(&self) -> Vec<Recorder> {
+        self.0.iter().map(|(_, recorder)| recorder.clone()).collect()
     }
 
-    /// Writes what is recorded. It is there at once or not at all.
+    /// Writes what is recorded. Each file is there at once or not at all.
     pub(crate) fn write(&self, reason: &str) {
-        match self.try_write(reason) {
-            Ok(path) => tracing::info!("recording written: {}", path.display()),
-            Err(error) => {
-                tracing::error!(
-                    "cannot write a recording into {}: {}",
-                    self.directory.display(),
-                    words(&error)
-                );
+        for (directory, recorder) in &*self.0 {
+            match write(directory, recorder, reason) {
+                Ok(path) => tracing::info!("recording written: {}", path.display()),
+                Err(error) => {
+                    let (directory, error) = (directory.display(), words(&error));
+                    tracing::error!("cannot write a recording into {directory}: {error}");
+                }
             }
         }
-    }
-
-    fn try_write(&self, reason: &str) -> io::Result<PathBuf> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let name = format!("culex-{now}-{reason}.recording");
-        let (path, part) = (self.directory.join(&name), self.directory.join(format!(".{name}.part")));
-        let mut file = BufWriter::new(create(&part)?);
-        let written = self.recorder.write_to(&mut file).and_then(|()| file.flush());
-        let done = written.and_then(|()| file.get_ref().sync_all()).and_then(|()| fs::rename(&part, &path));
-        if done.is_err() {
-            // A full disk is better off without it.
-            let _ = fs::remove_file(&part);
-        }
-        done.map(|()| path)
     }
 
     fn write_at_panic(&self) {
@@ -76,6 +67,20 @@ impl Recordings {
             }
         }));
     }
+}
+
+fn write(directory: &Path, recorder: &Recorder, reason: &str) -> io::Result<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let name = format!("culex-{now}-{reason}.recording");
+    let (path, part) = (directory.join(&name), directory.join(format!(".{name}.part")));
+    let mut file = BufWriter::new(create(&part)?);
+    let written = recorder.write_to(&mut file).and_then(|()| file.flush());
+    let done = written.and_then(|()| file.get_ref().sync_all()).and_then(|()| fs::rename(&part, &path));
+    if done.is_err() {
+        // A full disk is better off without it.
+        let _ = fs::remove_file(&part);
+    }
+    done.map(|()| path)
 }
 
 /// A new file for nobody else's eyes: it will hold passwords.

@@ -159,7 +159,7 @@ impl Count {
                 self.bytes += bytes.len() as u64;
             }
             Did::Taken(actions) => self.actions += actions.len() as u64,
-            Did::Drained | Did::Segment => {}
+            Did::Told { .. } | Did::Drained | Did::Segment => {}
         }
     }
 

@@ -7,8 +7,8 @@ use culex_core::{Notice, Seed};
 use culex_runtime::{Handle, ListenUrl, Listener, Recorder};
 use std::io;
 
-/// Runs a broker until it is shut down, durable if there is a store, and records it if there is a recorder. `started` is called
-/// when all listeners are bound, with their URLs.
+/// Runs a broker until it is shut down, durable if there is a store, and records its shards if there are recorders. `started` is
+/// called when all listeners are bound, with their URLs.
 ///
 /// # Errors
 /// A listener that cannot be bound is told in one line that names it; the rest as the store or the operating system tells it.
@@ -17,7 +17,7 @@ pub(crate) fn run(
     listeners: Vec<Listener>,
     seed: Seed,
     store: Option<(Data, Durability)>,
-    recorder: Option<Recorder>,
+    recorders: Vec<Recorder>,
     started: impl FnOnce(&[ListenUrl], Handle) -> io::Result<()>,
 ) -> io::Result<()> {
     // The runtimes have the same methods, but no type in common.
@@ -25,14 +25,12 @@ pub(crate) fn run(
         ($runtime:ident) => {{
             let builder =
                 $runtime::Broker::builder().config(settings.config.clone()).seed(seed).on_notice(tell);
+            let builder = builder.shards(settings.shards());
             let builder = match store {
                 Some((store, durability)) => builder.store(store, durability),
                 None => builder,
             };
-            let builder = match recorder {
-                Some(recorder) => builder.record(recorder),
-                None => builder,
-            };
+            let builder = recorders.into_iter().fold(builder, |builder, recorder| builder.record(recorder));
             let bound =
                 listeners.into_iter().fold(builder, |builder, listener| builder.listener(listener)).bind()?;
             started(bound.urls(), bound.handle())?;

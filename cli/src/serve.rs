@@ -32,7 +32,10 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
     let seed = Seed(seed.unwrap_or_else(|| RandomState::new().hash_one(0_u8)));
     let recordings = match settings.record.as_str() {
         "" => None,
-        directory => Some(Recordings::start(Path::new(directory), settings.record_bytes_max)?),
+        directory => {
+            let (bytes_max, shards) = (settings.record_bytes_max, settings.shards());
+            Some(Recordings::start(Path::new(directory), bytes_max, shards)?)
+        }
     };
     let store = match settings.durable() {
         Some((directory, durability)) => {
@@ -56,13 +59,14 @@ pub(crate) fn serve(settings: Settings, seed: Option<u64>) -> Result<(), Problem
             certificates,
         };
         told.by(signals)?;
+        tracing::info!(shards = settings.shards(), "serving");
         introduce(&settings, urls, &handle);
         notifier.ready();
         notifier.watch(handle)
     };
     let listeners = given.listeners(&listeners, |listener| served.of(listener))?;
-    let recorder = recordings.as_ref().map(Recordings::recorder);
-    let ended = runtime::run(&settings, listeners, seed, store, recorder, started);
+    let recorders = recordings.as_ref().map_or_else(Vec::new, Recordings::recorders);
+    let ended = runtime::run(&settings, listeners, seed, store, recorders, started);
     if let Some(recordings) = &recordings {
         recordings.write("end");
     }

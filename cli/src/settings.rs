@@ -10,6 +10,7 @@ use culex_core::store::Durability;
 use culex_runtime::ListenUrl;
 use std::fmt;
 use std::path::Path;
+use std::thread;
 
 /// Everything `serve` needs to know.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub(crate) struct Settings {
     /// Those that need more than a URL.
     listeners: Vec<ListenerSettings>,
     pub(crate) runtime: Runtime,
+    /// `None`: as many as there are cores.
+    shards: Option<usize>,
     pub(crate) log: Filter,
     pub(crate) allow_anonymous_remote: bool,
     /// Where recordings go; empty: nowhere.
@@ -78,8 +81,11 @@ pub(crate) struct ProgramSetting {
     pub(crate) doc: &'static str,
 }
 
+/// Shards that a broker may have.
+const SHARDS_MAX: usize = culex_tokio::Builder::SHARDS_MAX;
+
 /// The settings of the program.
-pub(crate) const PROGRAM: [ProgramSetting; 9] = [
+pub(crate) const PROGRAM: [ProgramSetting; 10] = [
     ProgramSetting {
         key: "listen",
         default: "mqtt://127.0.0.1:1883",
@@ -97,6 +103,12 @@ pub(crate) const PROGRAM: [ProgramSetting; 9] = [
         key: "runtime",
         default: "tokio",
         doc: "What carries the broker: tokio, smol, or std (a thread per connection).",
+    },
+    ProgramSetting {
+        key: "shards",
+        default: "auto",
+        doc: "How many shards share the work, each in a thread of its own: 1 to 64, or auto for as many as there are cores. \
+              With `data` it is 1.",
     },
     ProgramSetting {
         key: "log",
@@ -147,6 +159,7 @@ impl Default for Settings {
             listen: Vec::new(),
             listeners: Vec::new(),
             runtime: Runtime::Tokio,
+            shards: None,
             log: Filter::default(),
             allow_anonymous_remote: false,
             record: String::new(),
@@ -193,6 +206,14 @@ impl Settings {
         directory.zip(self.durability)
     }
 
+    /// How many shards share the work.
+    pub(crate) fn shards(&self) -> usize {
+        let cores = || thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+        // What is stored is kept by one shard.
+        let auto = || if self.data.is_empty() { cores() } else { 1 };
+        self.shards.unwrap_or_else(auto)
+    }
+
     /// The settings of the machine, with those of its listeners.
     pub(crate) fn whole_config(&self) -> Config {
         let listeners = self.listeners().into_iter().map(|listener| listener.config).collect();
@@ -217,6 +238,13 @@ impl Settings {
                     Some("smol") => Runtime::Smol,
                     Some("std") => Runtime::Std,
                     _ => return Err(expected("tokio, smol or std", value)),
+                }
+            }
+            "shards" => {
+                let number = |text: &str| text.parse().ok().filter(|count| (1..=SHARDS_MAX).contains(count));
+                self.shards = match value.text() {
+                    Some("auto") => None,
+                    text => Some(text.and_then(number).ok_or_else(|| expected("auto or 1 to 64", value))?),
                 }
             }
             "log" => {
@@ -275,9 +303,12 @@ impl Settings {
         let (allow, log) = (self.allow_anonymous_remote, &self.log);
         let bytes = |settings: &Self| settings.record_bytes_max.to_string();
         let durability = |settings: &Self| named(settings.durability).to_owned();
+        let shards =
+            |settings: &Self| settings.shards.map_or_else(|| "auto".to_owned(), |count| count.to_string());
         // Where durable state lies is told in any case.
         let program = [
             ("allow_anonymous_remote", allow.to_string(), default.allow_anonymous_remote.to_string()),
+            ("shards", shards(self), shards(&default)),
             ("log", log.to_string(), default.log.to_string()),
             ("durability", durability(self), durability(&default)),
             ("backup_dir", self.backup_dir.clone(), default.backup_dir.clone()),
@@ -296,6 +327,10 @@ impl Settings {
         let mut mistakes = self.contradictions();
         if self.durability.is_none() && !self.data.is_empty() {
             mistakes.push(self.line("durability", "none contradicts data: expected os or disk"));
+        }
+        if let (Some(shards @ 2..), false) = (self.shards, self.data.is_empty()) {
+            let line = format!("expected 1, because what data keeps is kept by one shard, found {shards}");
+            mistakes.push(self.line("shards", &line));
         }
         if self.data.is_empty() && !self.backup_dir.is_empty() {
             mistakes.push(self.line("backup_dir", "there is nothing to back up without data"));

@@ -26,7 +26,7 @@ fn the_program_passes_every_scenario_on_every_runtime_by_every_transport() {
     let place = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("transports");
     std::fs::create_dir_all(&place).unwrap();
     let ca_file = certificates(&place);
-    let brokers = RUNTIMES.map(|runtime| serve_all(&place, runtime));
+    let brokers = RUNTIMES.map(|runtime| serve_all(&place, runtime, "shards = 1\n"));
     let urls: Vec<Vec<&str>> = brokers.iter().map(|broker| broker.urls().collect()).collect();
     let (next, scores) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let work = || {
@@ -47,6 +47,29 @@ fn the_program_passes_every_scenario_on_every_runtime_by_every_transport() {
     let scores = scores.into_inner().unwrap();
     assert!(scores.values().all(|passed| *passed > 800), "{scores:?}");
     is_in_readme(&table(&scores));
+}
+
+/// Clients of a scenario are of several shards, and so are those that publish and subscribe to each other.
+#[test]
+fn the_program_passes_every_scenario_with_several_shards() {
+    let place = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("shards");
+    std::fs::create_dir_all(&place).unwrap();
+    let ca_file = certificates(&place);
+    let brokers = RUNTIMES.map(|runtime| serve_all(&place, runtime, "shards = 3\n"));
+    // All transports on the first of them; on the others that with the most layers.
+    let mut urls: Vec<&str> = brokers[0].urls().collect();
+    urls.extend(brokers[1..].iter().flat_map(Serving::urls).filter(|url| url.starts_with("wss")));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(url) = urls.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let ca_file = ca_file.to_str().unwrap();
+            let mut command = culex(&["conformance", "--url", url, "--ca-file", ca_file, "--attempts", "3"]);
+            let outcome = run_within(SCORE_TIME_MAX, &mut command);
+            assert_eq!(outcome.code, Some(0), "{url}:\n{}{}", outcome.out, outcome.err);
+            assert!(passed(&outcome.out) > 800);
+        }
+    };
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
 }
 
 /// How many scenarios passed, each counted for each version of MQTT.
@@ -104,8 +127,8 @@ fn certificates(place: &Path) -> PathBuf {
 }
 
 /// A broker with a listener for each transport.
-fn serve_all(place: &Path, runtime: &str) -> Serving {
-    let mut text = format!("runtime = \"{runtime}\"\n");
+fn serve_all(place: &Path, runtime: &str, more: &str) -> Serving {
+    let mut text = format!("runtime = \"{runtime}\"\n{more}");
     for transport in TRANSPORTS {
         let url = match transport {
             "unix" => format!("unix:{}", place.join(runtime).display()),
@@ -118,7 +141,8 @@ fn serve_all(place: &Path, runtime: &str) -> Serving {
             text.push_str(&format!("certificate = \"{certificate}\"\nkey = \"{key}\"\n"));
         }
     }
-    let config = file(&format!("transports_{runtime}.toml"), &text);
+    let name = place.file_name().unwrap().display();
+    let config = file(&format!("{name}_{runtime}.toml"), &text);
     Serving::start(&mut culex(&["serve", "--config", config.to_str().unwrap()]))
 }
 

@@ -280,6 +280,25 @@ fn what_is_wrong_with_certificates_is_told_before_anything_listens() {
 }
 
 #[test]
+fn several_shards_and_data_contradict_each_other() {
+    let path = file("shards.toml", "data = \"nowhere\"\nshards = 3\n");
+    let path = path.to_str().unwrap();
+    let mistake = "expected 1, because what data keeps is kept by one shard, found 3";
+    fails(run(&mut culex(&["check-config", path])), 2, &[&format!("{path}:2: shards: {mistake}")]);
+    let mut command = culex(&["serve", "--data", "nowhere", "--shards", "3"]);
+    fails(run(&mut command), 2, &[&format!("--shards: {mistake}")]);
+    fails(
+        run(culex(&["serve", "--data", "nowhere"]).env("CULEX_SHARDS", "3")),
+        2,
+        &[&format!("CULEX_SHARDS: {mistake}")],
+    );
+    for wrong in ["0", "65", "many", "-1"] {
+        let line = format!("--shards: expected auto or 1 to 64, found {wrong:?}");
+        fails(run(&mut culex(&["serve", &format!("--shards={wrong}")])), 2, &[&line]);
+    }
+}
+
+#[test]
 fn a_busy_port_is_named_on_every_runtime() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("mqtt://{}", taken.local_addr().unwrap());

@@ -184,8 +184,13 @@ fn recording(directory: &Path, reason: &str) -> PathBuf {
 }
 
 fn record(runtime: &str, name: &str, bytes_max: &str) -> (Serving, PathBuf) {
+    record_shards("1", runtime, name, bytes_max)
+}
+
+fn record_shards(shards: &str, runtime: &str, name: &str, bytes_max: &str) -> (Serving, PathBuf) {
     let directory = directory(name);
-    let mut command = culex(&["--listen", "mqtt://127.0.0.1:0", "--runtime", runtime, "--record"]);
+    let listen = "mqtt://127.0.0.1:0";
+    let mut command = culex(&["--listen", listen, "--runtime", runtime, "--shards", shards, "--record"]);
     command.arg(&directory).env("CULEX_RECORD_BYTES_MAX", bytes_max).env("CULEX_LOG", "warn");
     (Serving::start(&mut command), directory)
 }
@@ -211,6 +216,48 @@ fn a_broker_under_load_does_the_same_again_on_each_runtime() {
             // Who reads it reads passwords.
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
+}
+
+fn has(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+/// Each shard has a recording of its own, with what came from the others and what went to them.
+#[test]
+fn each_of_several_shards_does_the_same_again_and_can_be_given_away() {
+    for runtime in RUNTIMES {
+        for bytes_max in ["67108864", "400000"] {
+            let name = format!("shards-{runtime}-{bytes_max}");
+            let (broker, directory) = record_shards("3", runtime, &name, bytes_max);
+            let address = broker.addresses()[0];
+            load(address);
+            let mut readers = ["e", "f", "g", "h", "i"].map(|name| Client::connect(address, name, 100));
+            for reader in &mut readers {
+                reader.subscribe("u");
+                reader.settle();
+            }
+            let mut teller = Client::connect(address, "teller", 0);
+            for number in 1..=9 {
+                teller.send(&publish("u", format!("topsecret {number}").as_bytes(), number));
+            }
+            teller.settle();
+            readers.iter_mut().for_each(Client::settle);
+            broker.signal(Signal::TERM);
+            assert_eq!(broker.end(), Some(0));
+            let mut told = 0;
+            for shard in 0..3 {
+                let path = recording(&directory.join(format!("shard-{shard}")), "end");
+                let outcome = replay(&path, &[]);
+                assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""), "{runtime}: {}", outcome.out);
+                told += usize::from(has(&fs::read(&path).unwrap(), b"topsecret"));
+                let out = path.with_extension("redacted");
+                let outcome = redact(&path, &out);
+                assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""), "{runtime}");
+                assert!(!has(&fs::read(&out).unwrap(), b"secret"), "{runtime}: shard {shard}");
+            }
+            assert!(told > 1, "{runtime}: the message did not come to other shards");
         }
     }
 }
@@ -422,7 +469,6 @@ fn a_recording_without_payloads_and_passwords_tells_the_same_as_before() {
     let first = format!("{}: it replays as {} does\n", out.display(), path.display());
     assert!(outcome.out.starts_with(&first), "{}", outcome.out);
     let [before, after] = [&path, &out].map(|path| fs::read(path).unwrap());
-    let has = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
     for (what, kept) in [
         (&b"topsecret"[..], false),
         (b"secret", false),

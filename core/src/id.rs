@@ -190,6 +190,16 @@ impl<K: Id, T> Table<K, T> {
         if same { old } else { None }
     }
 
+    /// Takes out what an older id left at the place of an id.
+    pub fn take_older(&mut self, id: K) -> Option<(K, T)> {
+        let entry = self.entries.get_mut(id.index() as usize)?;
+        if entry.0 == id.generation() {
+            return None;
+        }
+        let older = K::new(id.index(), entry.0);
+        entry.1.take().map(|value| (older, value))
+    }
+
     #[inline]
     fn reach(&mut self, index: usize) {
         if index >= self.entries.len() {
@@ -342,6 +352,8 @@ mod tests {
         assert_eq!(new.index(), old.index());
         assert_eq!((slots.get(old), slots.get(new)), (None, Some(&2)));
         assert_eq!((table.get(old), table.get(new)), (Some(&10), None));
+        assert_eq!((table.take_older(old), table.take_older(new)), (None, Some((old, 10))));
+        table.insert(old, 10);
         assert_eq!(*table.get_or_insert_with(new, || 20), 20);
         assert_eq!(table.get(old), None);
         assert_eq!(slots.remove(old), None);

@@ -200,7 +200,7 @@ fn properties_of<'p, 'a>(packet: &'p Packet<'a>) -> [Option<&'p Properties<'a>>;
 }
 
 /// Where in `bytes` a part of them is. Decoding borrows, so it is.
-fn place(bytes: &[u8], part: &[u8]) -> Option<Range<usize>> {
+pub(crate) fn place(bytes: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
     let place = start..start.checked_add(part.len())?;
     bytes.get(place.clone()).is_some().then_some(place)
@@ -269,7 +269,7 @@ fn blank_somehow(
 /// What hashes are written with: each letter says six bits.
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// What stands for bytes of which nothing is kept: text, so that it breaks no rule of its own where there is text.
-const FILL: u8 = b'x';
+pub(crate) const FILL: u8 = b'x';
 /// How often a packet that breaks a rule is read to find out why: so often, and until so many bytes were read.
 const TRIES_MIN: usize = 64;
 const WORK_BYTES: usize = 4 * 1024 * 1024;

@@ -1,4 +1,5 @@
 //! Several machines share the work of a broker: what clients see is one broker.
+#![allow(clippy::unwrap_used)] // as in tests
 
 use culex_core::broker::{Disconnect, Moved, Peer};
 use culex_core::hash::Seed;

@@ -3,7 +3,7 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)] // in a test, a panic is the report
 
-use culex_core::broker::{Action, Answer, Cx, Disconnect, Input, Origin, Peer, Record};
+use culex_core::broker::{Action, Answer, Cx, Disconnect, Input, Origin, Peer, Record, ShardMessage};
 use culex_core::id::Id;
 use culex_core::middleware::{Authentication, PacketEmitter};
 use culex_core::packet::*;
@@ -367,7 +367,7 @@ fn inputs() -> Vec<Input> {
         complete(Answer::Custom(b"own".as_slice().into())),
         Input::Committed(LogSeq(u64::MAX)),
         Input::CommitFailed(LogSeq(9)),
-        Input::FromShard { from: ShardId(1), bytes: b"said".as_slice().into() },
+        Input::FromShard { from: ShardId(1), message: ShardMessage(b"said".as_slice().into()) },
         Input::Publish { message: message.clone(), origin: Origin::Program },
         Input::Publish { message, origin: Origin::Session(session) },
         Input::Subscribe("a/+".into()),

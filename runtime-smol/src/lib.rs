@@ -20,7 +20,8 @@
 //! ```
 //!
 //! [`Bound::run_blocking`] drives the sockets on its own thread, which is the fastest. [`Bound::run`] is a future for
-//! `smol::block_on` and other executors that run it on one thread.
+//! `smol::block_on` and other executors that run it on one thread. With [`Builder::shards`](Builder) several threads share
+//! the work; they still share one reactor, for smol has no more of them.
 #![forbid(unsafe_code)]
 
 mod socket;
@@ -34,7 +35,7 @@ pub use culex_runtime::{
 use crate::socket::Connection;
 use async_io::{Async, Timer};
 use culex_core::Peer;
-use culex_runtime::{AcceptErrors, Adapter, ListenSocket, Prepared, Shard, Turn};
+use culex_runtime::{AcceptErrors, Adapter, Driver, ListenSocket, Prepared, Shard, Sockets, Turn};
 use futures_lite::future::{or, yield_now};
 use smol::LocalExecutor;
 use std::future::poll_fn;
@@ -92,30 +93,43 @@ impl Bound {
         self.0.handle()
     }
 
-    /// Serves on this thread until [`Handle::shutdown`]. Dropping the future closes every connection.
+    /// Serves on this thread until [`Handle::shutdown`], and on one thread more for each further shard. Dropping the future
+    /// closes every connection.
     ///
     /// # Errors
-    /// A listener cannot be used.
+    /// A listener cannot be used, or a thread cannot be started.
     pub async fn run(self) -> io::Result<()> {
-        let (driver, listeners) = self.0.into_parts();
-        let shard = Shard::new(driver);
-        let connections = LocalExecutor::new();
-        let acceptors = LocalExecutor::new();
-        for (index, listener) in listeners {
-            let listener = Async::new_nonblocking(listener)?;
-            acceptors.spawn(accept(shard.clone(), listener, index, &connections)).detach();
-        }
-        connections.run(acceptors.run(turns(shard, &connections))).await;
-        Ok(())
+        let (driver, sockets, others) = self.0.start(serve_alone)?;
+        serve(driver, sockets).await?;
+        // They stop together.
+        others.join()
     }
 
-    /// Serves on this thread, which also waits for the sockets, until [`Handle::shutdown`].
+    /// Serves on this thread, which also waits for the sockets, until [`Handle::shutdown`], and likewise on one thread more
+    /// for each further shard.
     ///
     /// # Errors
-    /// A listener cannot be used.
+    /// A listener cannot be used, or a thread cannot be started.
     pub fn run_blocking(self) -> io::Result<()> {
         async_io::block_on(self.run())
     }
+}
+
+/// Serves a shard on a thread that also waits for the sockets.
+fn serve_alone(driver: Driver, sockets: Sockets) -> io::Result<()> {
+    async_io::block_on(serve(driver, sockets))
+}
+
+async fn serve(driver: Driver, sockets: Sockets) -> io::Result<()> {
+    let shard = Shard::new(driver, ());
+    let connections = LocalExecutor::new();
+    let acceptors = LocalExecutor::new();
+    for (index, socket) in sockets {
+        let listener = Async::new_nonblocking(socket)?;
+        acceptors.spawn(accept(shard.clone(), listener, index, &connections)).detach();
+    }
+    connections.run(acceptors.run(turns(shard, &connections))).await;
+    Ok(())
 }
 
 async fn turns(shard: Shard<Connection>, connections: &LocalExecutor<'_>) {

@@ -1,7 +1,8 @@
 //! async-io's sockets and the streams of its world as a shard sees them.
 
 use async_io::Async;
-use culex_runtime::{AsyncStream, Socket, Stream};
+use culex_core::ConnectionId;
+use culex_runtime::{AsyncStream, Movable, Socket, Stream};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use std::io::{self, ErrorKind, IoSlice};
@@ -36,6 +37,32 @@ impl Connection {
 impl From<Stream> for Connection {
     fn from(stream: Stream) -> Self {
         Self::Own(stream)
+    }
+}
+
+/// A connection without a reactor.
+pub(crate) enum Loose {
+    Socket(OwnedFd),
+    Own(Stream),
+}
+
+impl Movable for Connection {
+    type Loose = Loose;
+    type Reactor = ();
+
+    fn loosen(self, (): &()) -> io::Result<Loose> {
+        Ok(match self {
+            Self::Socket { socket, .. } => Loose::Socket(socket.into_inner()?),
+            Self::Own(stream) => Loose::Own(stream),
+        })
+    }
+
+    fn fasten(loose: Loose, (): &(), _: ConnectionId) -> io::Result<(Self, bool)> {
+        let socket = match loose {
+            Loose::Socket(socket) => Self::new(Async::new_nonblocking(socket)?),
+            Loose::Own(stream) => Self::Own(stream),
+        };
+        Ok((socket, false))
     }
 }
 

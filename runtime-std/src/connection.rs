@@ -34,13 +34,38 @@ struct Window {
     /// Bytes read and not yet taken by the machine.
     unread: usize,
     closed: bool,
+    /// The connection may go to another shard: the reader waits for each piece to be taken.
+    stepping: bool,
+    /// It has gone to another shard: from now on the reader reports here.
+    route: Option<Route>,
     /// The reader of a stream of the program, while it waits.
     reader: Option<Waker>,
 }
 
+/// Where a reader reports what it reads.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) id: ConnectionId,
+    pub(crate) events: SyncSender<Event>,
+    pub(crate) poller: Arc<Poller>,
+}
+
 impl Link {
-    pub(crate) fn new(wire: Wire) -> Self {
-        Self { wire, window: Mutex::default(), moved: Condvar::new() }
+    /// While it is `stepping` the reader waits for each piece to be taken.
+    pub(crate) fn new(wire: Wire, stepping: bool) -> Self {
+        let window = Window { stepping, ..Window::default() };
+        Self { wire, window: Mutex::new(window), moved: Condvar::new() }
+    }
+
+    /// The connection stays where it is: the reader need not wait for each piece any more.
+    pub(crate) fn stays(&self) {
+        self.window().stepping = false;
+        self.moved.notify_one();
+    }
+
+    /// The connection is at another shard. Its reader waits.
+    pub(crate) fn moves(&self, route: Route) {
+        self.window().route = Some(route);
     }
 
     /// The socket, for who waits until it has room; `None`: ask [`poll_writable`](Self::poll_writable).
@@ -54,9 +79,9 @@ impl Link {
     /// The machine took so many bytes.
     pub(crate) fn taken(&self, count: usize) {
         let mut window = self.window();
-        let waiting = window.unread >= WINDOW_BYTES;
+        let waiting = window.is_full();
         window.unread -= count;
-        if waiting && window.unread < WINDOW_BYTES {
+        if waiting && !window.is_full() {
             self.moved.notify_one();
         }
     }
@@ -136,15 +161,22 @@ impl Link {
         }
     }
 
-    /// Counts bytes as read, then waits until there is room for more; `false`: closed.
-    fn wait(&self) -> bool {
+    /// Waits until there is room for more, and says where to report it if that has changed; `None`: closed.
+    fn wait(&self) -> Option<Option<Route>> {
         let window = self.window();
-        let full = |window: &mut Window| window.unread >= WINDOW_BYTES && !window.closed;
-        !self.moved.wait_while(window, full).unwrap_or_else(PoisonError::into_inner).closed
+        let full = |window: &mut Window| window.is_full() && !window.closed;
+        let mut window = self.moved.wait_while(window, full).unwrap_or_else(PoisonError::into_inner);
+        if window.closed { None } else { Some(window.route.take()) }
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
         lock(&self.window)
+    }
+}
+
+impl Window {
+    fn is_full(&self) -> bool {
+        self.unread >= if self.stepping { 1 } else { WINDOW_BYTES }
     }
 }
 
@@ -164,16 +196,13 @@ fn thread_waker() -> Waker {
 }
 
 /// Starts the thread that reads a connection until it ends.
-pub(crate) fn spawn_reader(
-    id: ConnectionId,
-    link: Arc<Link>,
-    events: SyncSender<Event>,
-    poller: Arc<Poller>,
-) -> io::Result<()> {
+pub(crate) fn spawn_reader(route: Route, link: Arc<Link>) -> io::Result<()> {
     let thread = thread::Builder::new().name("culex-read".into()).stack_size(STACK_BYTES);
     thread.spawn(move || {
-        let cause = read(id, &link, &events);
+        let mut route = route;
+        let cause = read(&mut route, &link);
         drop(link);
+        let Route { id, events, poller } = route;
         poller.freed();
         // Fails if the broker stopped.
         let _ = events.send(Event::Ended { id, cause });
@@ -181,7 +210,7 @@ pub(crate) fn spawn_reader(
     Ok(())
 }
 
-fn read(id: ConnectionId, link: &Link, events: &SyncSender<Event>) -> Disconnect {
+fn read(route: &mut Route, link: &Link) -> Disconnect {
     // Not filled with zeros: what a connection never reads into costs it no memory.
     let mut buffer = Vec::with_capacity(READ_BYTES);
     loop {
@@ -193,8 +222,13 @@ fn read(id: ConnectionId, link: &Link, events: &SyncSender<Event>) -> Disconnect
             Err(_) => return Disconnect::Error,
         };
         link.window().unread += count;
-        if events.send(Event::Bytes { id, bytes: buffer[..count].into() }).is_err() || !link.wait() {
+        if route.events.send(Event::Bytes { id: route.id, bytes: buffer[..count].into() }).is_err() {
             return Disconnect::Closed;
+        }
+        match link.wait() {
+            None => return Disconnect::Closed,
+            Some(None) => {}
+            Some(Some(other)) => *route = other,
         }
     }
 }

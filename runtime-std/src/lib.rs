@@ -21,7 +21,7 @@
 //!
 //! One thread owns the machine and writes, one waits for new connections and for full sockets, and every connection has
 //! a thread with a small stack that only reads. For programs without an async runtime and for hundreds of clients;
-//! for thousands take `culex-tokio` or `culex-smol`.
+//! for thousands take `culex-tokio` or `culex-smol`. With [`Builder::shards`](Builder) there are several of the first two.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -87,13 +87,15 @@ impl Bound {
         self.0.handle()
     }
 
-    /// Serves until [`Handle::shutdown`]; the calling thread owns the machine.
+    /// Serves until [`Handle::shutdown`]; the calling thread owns the machine of the first shard, and a thread of its own that of
+    /// each further one.
     ///
     /// # Errors
     /// A thread cannot be started.
     pub fn run(self) -> io::Result<()> {
-        let (driver, listeners) = self.0.into_parts();
-        shard::run(driver, listeners)
+        let (driver, sockets, others) = self.0.start(shard::run)?;
+        shard::run(driver, sockets)?;
+        others.join()
     }
 
     /// The same as [`run`](Self::run), by the name it has in the asynchronous runtimes.

@@ -1,10 +1,10 @@
 //! The thread that owns the machine.
 
-use crate::connection::{Link, Wire, spawn_reader};
+use crate::connection::{Link, Route, Wire, spawn_reader};
 use crate::poller::Poller;
 use culex_core::id::Table;
 use culex_core::{Close, ConnectionId, Disconnect, Peer};
-use culex_runtime::{Driver, Effect, ListenSocket, Turn, Written};
+use culex_runtime::{Arrival, Driver, Effect, Sockets, Turn, Written};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -30,14 +30,15 @@ pub(crate) enum Event {
     Command,
 }
 
-/// Serves until the program shuts the broker down.
-pub(crate) fn run(driver: Driver, listeners: Vec<(u16, ListenSocket)>) -> io::Result<()> {
+/// Serves a shard until the program shuts the broker down.
+pub(crate) fn run(driver: Driver, listeners: Sockets) -> io::Result<()> {
     let (sender, events) = sync_channel(EVENTS_MAX);
     let (poller, thread) = Poller::spawn(listeners, sender.clone())?;
     let waker = Arc::new(Sender(sender.clone())).into();
     let shard = Shard {
         driver,
         connections: Table::default(),
+        leaving: Vec::new(),
         refusing: false,
         sender,
         poller: poller.clone(),
@@ -54,6 +55,8 @@ pub(crate) fn run(driver: Driver, listeners: Vec<(u16, ListenSocket)>) -> io::Re
 struct Shard {
     driver: Driver,
     connections: Table<ConnectionId, Connection>,
+    /// Those that the machine gave away, and whose place another one has already.
+    leaving: Vec<(ConnectionId, Connection)>,
     refusing: bool,
     sender: SyncSender<Event>,
     poller: Arc<Poller>,
@@ -66,10 +69,33 @@ struct Connection {
     link: Arc<Link>,
     /// What was read and the machine could not take yet.
     held: VecDeque<Box<[u8]>>,
+    /// It may still go to another shard.
+    stepping: bool,
+    /// What the machine took and the reader does not know of, because the connection may be about to go.
+    owed: usize,
     /// The reader ended; the machine hears of it after what is held.
     ended: Option<Disconnect>,
     /// The machine said goodbye: wait for the peer to close.
     finishing: bool,
+}
+
+impl Connection {
+    /// Lets the reader know what was taken, unless the connection may still go to another shard with it; `false`: then
+    /// there is nothing to be done before it has gone, or is to be read again.
+    fn settle(&mut self, id: ConnectionId, driver: &Driver) -> bool {
+        if self.stepping {
+            let may_leave = !self.finishing && driver.may_leave(id);
+            if may_leave && driver.read_credit(id) == 0 {
+                return false;
+            }
+            if !may_leave {
+                self.stepping = false;
+                self.link.stays();
+            }
+        }
+        self.link.taken(std::mem::take(&mut self.owed));
+        true
+    }
 }
 
 impl Drop for Connection {
@@ -144,29 +170,71 @@ impl Shard {
 
     fn accept(&mut self, wire: Wire, peer: Peer) {
         let Ok(id) = self.driver.accept(peer) else { return };
-        let link = Arc::new(Link::new(wire));
-        if let Err(error) = spawn_reader(id, link.clone(), self.sender.clone(), self.poller.clone()) {
+        let stepping = self.driver.may_leave(id);
+        let link = Arc::new(Link::new(wire, stepping));
+        if let Err(error) = spawn_reader(self.route(id), link.clone()) {
             tracing::warn!(%error, "cannot start a thread for a connection");
             return self.driver.disconnected(id, Disconnect::Error);
         }
-        self.connections
-            .insert(id, Connection { link, held: VecDeque::new(), ended: None, finishing: false });
+        let connection =
+            Connection { link, held: VecDeque::new(), stepping, owed: 0, ended: None, finishing: false };
+        self.insert(id, connection);
+    }
+
+    fn insert(&mut self, id: ConnectionId, connection: Connection) {
+        self.leaving.extend(self.connections.take_older(id));
+        self.connections.insert(id, connection);
+    }
+
+    fn route(&self, id: ConnectionId) -> Route {
+        Route { id, events: self.sender.clone(), poller: self.poller.clone() }
+    }
+
+    /// A connection comes from another shard, with its reader, which waits.
+    fn arrive(&mut self, connection: Connection, arrival: Arrival) {
+        let Ok(id) = self.driver.arrive(&arrival) else { return };
+        connection.link.moves(self.route(id));
+        self.insert(id, connection);
+        let unpack = || {
+            self.driver.unpack(id, arrival);
+            self.feed(id);
+        };
+        // As with what is read.
+        if catch_unwind(AssertUnwindSafe(unpack)).is_err() {
+            tracing::error!(?id, "a panic: the connection that it was about is closed");
+            self.end(id, Disconnect::Error);
+        }
+    }
+
+    fn hand_over(&mut self, id: ConnectionId) {
+        let connection = self.connections.remove(id).or_else(|| {
+            let place = self.leaving.iter().position(|(older, _)| *older == id)?;
+            Some(self.leaving.swap_remove(place).1)
+        });
+        match connection {
+            Some(connection) => self.driver.hand_over(id, connection),
+            None => self.driver.disconnected(id, Disconnect::Closed),
+        }
     }
 
     /// Gives the machine as much of what is held as it takes.
     fn feed(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.owed > 0 && !connection.settle(id, &self.driver) {
+            return;
+        }
         while let Some(bytes) = connection.held.pop_front() {
             let credit = if connection.finishing { usize::MAX } else { self.driver.read_credit(id) };
             let (now, later) = bytes.split_at(credit.min(bytes.len()));
             if !connection.finishing && !now.is_empty() {
                 self.driver.receive(id, now);
             }
-            connection.link.taken(now.len());
+            connection.owed = now.len();
+            let settled = connection.settle(id, &self.driver);
             if !later.is_empty() {
                 connection.held.push_front(later.into());
             }
-            if now.is_empty() {
+            if now.is_empty() || !settled {
                 return;
             }
         }
@@ -185,6 +253,9 @@ impl Shard {
     }
 
     fn turn(&mut self) -> Turn {
+        while let Some((connection, arrival)) = self.driver.take_moved() {
+            self.arrive(connection, arrival);
+        }
         while let Some((stream, peer)) = self.driver.take_given() {
             self.accept(Wire::Own(Mutex::new(Some(stream))), peer);
         }
@@ -216,6 +287,7 @@ impl Shard {
                 self.feed(id);
             }
             Effect::Credit { id } => self.feed(id),
+            Effect::HandOver { id } => self.hand_over(id),
         }
     }
 

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! [`Bound::run_blocking`] makes a single-threaded runtime of its own, which is the fastest. [`Bound::run`] runs on the
-//! runtime it is called from, for programs that have one.
+//! runtime it is called from, for programs that have one. With [`Builder::shards`](Builder) several threads share the work.
 #![forbid(unsafe_code)]
 
 mod poller;
@@ -35,7 +35,7 @@ pub use culex_runtime::{
 use crate::poller::Poller;
 use crate::socket::Connection;
 use culex_core::Peer;
-use culex_runtime::{AcceptErrors, Adapter, Prepared, Shard, Turn};
+use culex_runtime::{AcceptErrors, Adapter, Driver, Prepared, Shard, Sockets, Turn};
 use mio::Registry;
 use std::future::poll_fn;
 use std::io;
@@ -96,41 +96,53 @@ impl Bound {
         self.0.handle()
     }
 
-    /// Serves on this thread until [`Handle::shutdown`]. Dropping the future closes every connection.
+    /// Serves on this thread until [`Handle::shutdown`], and on one thread more, with a runtime of its own, for each further
+    /// shard. Dropping the future closes every connection.
     ///
     /// # Errors
-    /// A listener cannot be used.
+    /// A listener cannot be used, or a thread cannot be started.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time enabled.
     pub async fn run(self) -> io::Result<()> {
-        LocalSet::new().run_until(self.serve()).await
+        let (driver, sockets, others) = self.0.start(serve_alone)?;
+        LocalSet::new().run_until(serve(driver, sockets)).await?;
+        // They stop together.
+        others.join()
     }
 
-    /// Serves on this thread, with a tokio runtime of its own, until [`Handle::shutdown`].
+    /// Serves on this thread, with a tokio runtime of its own, until [`Handle::shutdown`], and likewise on one thread more
+    /// for each further shard.
     ///
     /// # Errors
-    /// The runtime cannot be made or a listener cannot be used.
+    /// The runtime cannot be made, a listener cannot be used, or a thread cannot be started.
     ///
     /// # Panics
     /// On a thread that is inside a tokio runtime.
     pub fn run_blocking(self) -> io::Result<()> {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_io().enable_time().build_local(LocalOptions::default())?.block_on(self.serve())
+        let (driver, sockets, others) = self.0.start(serve_alone)?;
+        serve_alone(driver, sockets)?;
+        others.join()
     }
+}
 
-    /// Every task it spawns ends with the runtime or set it is called in.
-    async fn serve(self) -> io::Result<()> {
-        let (driver, listeners) = self.0.into_parts();
-        let shard = Shard::new(driver);
-        let poller = Poller::new()?;
-        for (index, listener) in listeners {
-            let listener = socket::Listener::new(listener)?;
-            spawn_local(accept(shard.clone(), poller.registry()?, listener, index));
-        }
-        // A task like the others: so it takes its turn behind every connection that is ready.
-        spawn_local(turns(shard, poller)).await.map_err(io::Error::other)?
+/// Serves a shard with a runtime of its own.
+fn serve_alone(driver: Driver, sockets: Sockets) -> io::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_io().enable_time().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(driver, sockets))
+}
+
+/// Every task it spawns ends with the runtime or set it is called in.
+async fn serve(driver: Driver, sockets: Sockets) -> io::Result<()> {
+    let poller = Poller::new()?;
+    let shard = Shard::new(driver, poller.registry()?);
+    for (index, socket) in sockets {
+        let listener = socket::Listener::new(socket)?;
+        spawn_local(accept(shard.clone(), poller.registry()?, listener, index));
     }
+    // A task like the others: so it takes its turn behind every connection that is ready.
+    spawn_local(turns(shard, poller)).await.map_err(io::Error::other)?
 }
 
 async fn turns(shard: Shard<Connection>, mut poller: Poller) -> io::Result<()> {

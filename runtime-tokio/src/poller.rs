@@ -86,6 +86,12 @@ impl<S: Source> Polled<S> {
         )?;
         Ok(Self { socket, readable: false, writable: true, ended: false })
     }
+
+    /// The socket, as it was before.
+    pub(crate) fn forget(mut self, registry: &Registry) -> io::Result<S> {
+        registry.deregister(&mut self.socket)?;
+        Ok(self.socket)
+    }
 }
 
 impl<S> Polled<S> {

@@ -2,7 +2,7 @@
 
 use crate::poller::{Polled, watch};
 use culex_core::ConnectionId;
-use culex_runtime::{AsyncStream, ListenSocket, Socket, SocketFile, Stream};
+use culex_runtime::{AsyncStream, ListenSocket, Movable, Socket, SocketFile, Stream};
 use mio::Registry;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -95,6 +95,34 @@ impl Listener {
 impl From<Stream> for Connection {
     fn from(stream: Stream) -> Self {
         Self::Own(stream)
+    }
+}
+
+/// A connection that no poll watches.
+pub(crate) enum Loose {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Own(Stream),
+}
+
+impl Movable for Connection {
+    type Loose = Loose;
+    type Reactor = Registry;
+
+    fn loosen(self, registry: &Registry) -> io::Result<Loose> {
+        Ok(match self {
+            Self::Tcp(socket) => Loose::Tcp(socket.forget(registry)?),
+            Self::Unix(socket) => Loose::Unix(socket.forget(registry)?),
+            Self::Own(stream) => Loose::Own(stream),
+        })
+    }
+
+    fn fasten(loose: Loose, registry: &Registry, id: ConnectionId) -> io::Result<(Self, bool)> {
+        Ok(match loose {
+            Loose::Tcp(stream) => (Accepted::Tcp(stream).register(registry, id)?, true),
+            Loose::Unix(stream) => (Accepted::Unix(stream).register(registry, id)?, true),
+            Loose::Own(stream) => (Self::Own(stream), false),
+        })
     }
 }
 

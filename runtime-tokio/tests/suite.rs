@@ -7,13 +7,17 @@ culex_runtime::runtime_suite!(culex_tokio::Broker, culex_tokio::Bound::run_block
 /// Dropping the future ends the broker as a whole, at any moment.
 #[tokio::test]
 async fn dropping_the_future_closes_every_connection() {
-    let bound = culex_tokio::Broker::builder().listen("mqtt://127.0.0.1:0").bind().unwrap();
-    let (address, handle) = (bound.local_addrs()[0], bound.handle());
-    let client = tokio::task::spawn_blocking(move || Client::connect(address, "client"));
-    let mut client = tokio::select! {
-        client = client => client.unwrap(),
-        _ = bound.run() => panic!("nobody stopped it"),
-    };
-    assert!(client.packet().is_none());
-    assert!(handle.subscribe("x").is_err());
+    for shards in [1, 3] {
+        let builder = culex_tokio::Broker::builder().listen("mqtt://127.0.0.1:0").shards(shards);
+        let bound = builder.bind().unwrap();
+        let (address, handle) = (bound.local_addrs()[0], bound.handle());
+        let connect = move || ["a", "b", "c", "d"].map(|name| Client::connect(address, name));
+        let clients = tokio::task::spawn_blocking(connect);
+        let mut clients = tokio::select! {
+            clients = clients => clients.unwrap(),
+            _ = bound.run() => panic!("nobody stopped it"),
+        };
+        assert!(clients.iter_mut().all(|client| client.packet().is_none()));
+        assert!(handle.subscribe("x").is_err());
+    }
 }

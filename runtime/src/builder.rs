@@ -3,18 +3,20 @@
 use crate::commands::Inbox;
 use crate::links::{HANDSHAKES_MAX, Links};
 use crate::listener::Listening;
+use crate::siblings::{Ending, SHARDS_MAX, Siblings, Threads};
 use crate::store::Engine;
 use crate::writer::Writer;
 use crate::{Clock, Driver, Handle, ListenSocket, ListenUrl, Listener, Recorder, Responder};
 use culex_core::config::ListenerConfig;
+use culex_core::middleware::Shards;
 use culex_core::store::{Durability, Store};
-use culex_core::{Broker, Config, Notice, Query, Restored, Seed, Stack, Wall};
+use culex_core::{Broker, Config, Notice, Query, Restored, Seed, ShardId, Stack, Wall};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A runtime, as far as the builder knows it.
@@ -36,14 +38,15 @@ pub struct Builder<A> {
 
 struct Options {
     config: Config,
+    shards: usize,
     chain: Option<Box<dyn Fn() -> Stack + Send>>,
     store: Option<(Box<dyn Engine>, Durability)>,
     seed: Option<Seed>,
     on_ask: OnAsk,
     on_notice: OnNotice,
     shutdown: Duration,
-    recorder: Option<Recorder>,
-    wall: Option<Box<dyn Fn() -> Wall + Send>>,
+    recorders: Vec<Recorder>,
+    wall: Option<Arc<dyn Fn() -> Wall + Send + Sync>>,
 }
 
 impl<A: Adapter> Builder<A> {
@@ -70,7 +73,19 @@ impl<A: Adapter> Builder<A> {
         self
     }
 
-    /// Makes the chain of middlewares, once per shard. Without it: all built-in ones, [`Stack::durable`] if there is a
+    /// Shards that a broker may have.
+    pub const SHARDS_MAX: usize = SHARDS_MAX;
+
+    /// How many shards share the work, each in a thread of its own: 1 unless this is said, at most
+    /// [`SHARDS_MAX`](Self::SHARDS_MAX). A good number is that of the cores the broker has to itself. To clients and to the
+    /// program they are one broker. What the chain and a message have to do with it, says
+    /// [`Shards`].
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.options.shards = shards;
+        self
+    }
+
+    /// Makes the chain of middlewares, once per shard; if there are several, [`Stack::shard`] is called on it. Without it: all built-in ones, [`Stack::durable`] if there is a
     /// [`store`](Self::store) and [`Stack::standard`] if not.
     pub fn chain(mut self, chain: impl Fn() -> Stack + Send + 'static) -> Self {
         self.options.chain = Some(Box::new(chain));
@@ -95,29 +110,31 @@ impl<A: Adapter> Builder<A> {
     }
 
     /// Gets the questions of the machine, on its own thread: it must not block, only hand the [`Responder`] on to who
-    /// finds the answer. Without it every question is refused.
+    /// finds the answer. Without it every question is refused. Several shards call it one at a time.
     pub fn on_ask(mut self, on_ask: impl FnMut(Query, Responder) + Send + 'static) -> Self {
         self.options.on_ask = Box::new(on_ask);
         self
     }
 
-    /// Gets what the machine wants the program to know, on its own thread: it must not block.
+    /// Gets what the machine wants the program to know, on its own thread: it must not block. Several shards call it one
+    /// at a time.
     pub fn on_notice(mut self, on_notice: impl FnMut(Notice) + Send + 'static) -> Self {
         self.options.on_notice = Box::new(on_notice);
         self
     }
 
     /// Records what happens to the machine, from its first input on. Without it nothing is recorded, and that costs
-    /// nothing. Give each broker a recorder of its own.
+    /// nothing. Give each broker a recorder of its own, and if it has several shards call this once for each: they are
+    /// recorded apart, the first one that is given records the first shard.
     pub fn record(mut self, recorder: Recorder) -> Self {
-        self.options.recorder = Some(recorder);
+        self.options.recorders.push(recorder);
         self
     }
 
     /// Tells the time of day instead of the system, for tests: it may jump. It is asked once per turn, on the thread of the
     /// machine. How much time passes is still told by the system's monotonic clock.
-    pub fn wall_clock(mut self, wall: impl Fn() -> Wall + Send + 'static) -> Self {
-        self.options.wall = Some(Box::new(wall));
+    pub fn wall_clock(mut self, wall: impl Fn() -> Wall + Send + Sync + 'static) -> Self {
+        self.options.wall = Some(Arc::new(wall));
         self
     }
 
@@ -146,31 +163,99 @@ impl<A: Adapter> Builder<A> {
                 configs[number] = config.clone();
             }
         }
-        let inbox = Inbox::default();
-        let clock = Clock::start(options.wall);
-        let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
-        let chain = match (&options.chain, &options.store) {
-            (Some(chain), _) => chain(),
-            (None, Some(_)) => Stack::durable(),
-            (None, None) => Stack::standard(),
+        let count = options.shards;
+        let wrong = match count {
+            1..=SHARDS_MAX if count > 1 && options.store.is_some() => {
+                Some("what is stored is kept by one shard".to_owned())
+            }
+            1..=SHARDS_MAX => None,
+            _ => Some(format!("a broker has 1 to {SHARDS_MAX} shards, not {count}")),
         };
-        let mut broker = Broker::new(Arc::new(options.config), chain, seed, clock.now());
+        if let Some(wrong) = wrong {
+            return Err(io::Error::new(ErrorKind::InvalidInput, wrong));
+        }
+        let clock = Clock::start(options.wall.take());
+        let seed = options.seed.unwrap_or_else(|| Seed(RandomState::new().hash_one(0)));
+        let inboxes: Vec<Inbox> = (0..count).map(|_| Inbox::default()).collect();
+        let config = Arc::new(std::mem::take(&mut options.config));
+        let mut brokers: Vec<Broker> =
+            (0..count).map(|me| options.machine(&config, me, seed, &clock)).collect();
         // Before there is anybody to connect.
-        let restore = |(engine, durability)| restore(engine, durability, seed, &mut broker, &inbox);
-        let (writer, restored) = options.store.map(restore).transpose()?.unzip();
+        let restore = |(engine, durability)| restore(engine, durability, seed, &mut brokers[0], &inboxes[0]);
+        let (mut writer, restored) = options.store.take().map(restore).transpose()?.unzip();
         let listening = listeners.into_iter().map(Listener::bind).collect::<io::Result<Vec<_>>>()?;
         let urls: Vec<ListenUrl> = listening.iter().map(|listening| listening.url.clone()).collect();
         let addresses =
             listening.iter().filter_map(|listening| listening.socket.as_ref()?.local_addr()).collect();
-        let handle = Handle::new(inbox.0.clone(), restored);
-        let layers = listening.iter().map(|listening| listening.layers.clone()).collect();
-        let links = Links::new(layers, HANDSHAKES_MAX);
-        let Options { on_ask, on_notice, shutdown, recorder, .. } = options;
-        let mut driver = Driver::new(broker, links, clock, inbox, on_ask, on_notice, shutdown);
-        driver.store(writer);
-        driver.record(recorder);
-        Ok(Prepared { listening, urls, addresses, handle, driver })
+        let commands: Vec<_> = inboxes.iter().map(|inbox| inbox.0.clone()).collect();
+        let handle = Handle::new(commands.clone().into(), restored);
+        let layers: Vec<_> = listening.iter().map(|listening| listening.layers.clone()).collect();
+        let siblings = if count > 1 { Siblings::of(&commands, &config) } else { Vec::new() };
+        let ending = siblings.first().map(Siblings::ending);
+        let (mut siblings, mut recorders) = (siblings.into_iter(), options.recorders.into_iter());
+        let sockets = shared_sockets(listening, count)?;
+        let callbacks = shared_callbacks(options.on_ask, options.on_notice, count);
+        let parts = brokers.into_iter().zip(inboxes).zip(sockets).zip(callbacks);
+        let shards = parts.map(|(((broker, inbox), sockets), (on_ask, on_notice))| {
+            let links = Links::new(layers.clone(), HANDSHAKES_MAX);
+            let clock = clock.clone();
+            let mut driver = Driver::new(broker, links, clock, inbox, on_ask, on_notice, options.shutdown);
+            driver.store(writer.take());
+            driver.siblings(siblings.next());
+            driver.record(recorders.next());
+            (driver, sockets)
+        });
+        let shards = shards.collect();
+        Ok(Prepared { shards, urls, addresses, handle, ending })
     }
+}
+
+impl Options {
+    /// The machine of a shard.
+    fn machine(&self, config: &Arc<Config>, me: usize, seed: Seed, clock: &Clock) -> Broker {
+        let chain = match (&self.chain, &self.store) {
+            (Some(chain), _) => chain(),
+            (None, Some(_)) => Stack::durable(),
+            (None, None) => Stack::standard(),
+        };
+        let (me, of) = (me as u16, self.shards as u16);
+        let chain = if of > 1 { chain.shard(Shards::new(ShardId(me), of, seed)) } else { chain };
+        // What shards choose at random differs, names of clients for instance.
+        let own = Seed(seed.0.wrapping_add(u64::from(me).wrapping_mul(ODD)));
+        Broker::new(config.clone(), chain, own, clock.now())
+    }
+}
+
+/// The sockets that listen, for each shard: all accept from the same ones.
+fn shared_sockets(listening: Vec<Listening>, count: usize) -> io::Result<Vec<Sockets>> {
+    let first: Sockets =
+        (0..).zip(listening).filter_map(|(number, it): (u16, _)| Some((number, it.socket?))).collect();
+    let mut all = Vec::new();
+    for _ in 1..count {
+        let again = first.iter().map(|(number, socket)| Ok((*number, socket.try_clone()?)));
+        all.push(again.collect::<io::Result<_>>()?);
+    }
+    // Its file goes with the first shard.
+    all.insert(0, first);
+    Ok(all)
+}
+
+/// What the program wants to hear, for each shard.
+fn shared_callbacks(on_ask: OnAsk, on_notice: OnNotice, count: usize) -> Vec<(OnAsk, OnNotice)> {
+    if count == 1 {
+        return vec![(on_ask, on_notice)];
+    }
+    let (ask, notice) = (Arc::new(Mutex::new(on_ask)), Arc::new(Mutex::new(on_notice)));
+    let pair = |_| {
+        let (ask, notice) = (ask.clone(), notice.clone());
+        let on_ask: OnAsk = Box::new(move |query, responder| {
+            ask.lock().unwrap_or_else(PoisonError::into_inner)(query, responder);
+        });
+        let on_notice: OnNotice =
+            Box::new(move |heard| notice.lock().unwrap_or_else(PoisonError::into_inner)(heard));
+        (on_ask, on_notice)
+    };
+    (0..count).map(pair).collect()
 }
 
 fn restore(
@@ -191,13 +276,14 @@ impl<A: Adapter> Default for Builder<A> {
     fn default() -> Self {
         let options = Options {
             config: Config::default(),
+            shards: 1,
             chain: None,
             store: None,
             seed: None,
             on_ask: Box::new(|_, responder| drop(responder)),
             on_notice: Box::new(drop),
             shutdown: Duration::from_millis(Self::SHUTDOWN_MS),
-            recorder: None,
+            recorders: Vec::new(),
             wall: None,
         };
         Self { listeners: Vec::new(), options, adapter: PhantomData }
@@ -212,12 +298,15 @@ impl<A> fmt::Debug for Builder<A> {
 
 /// A broker that listens, before its runtime drives it.
 pub struct Prepared {
-    listening: Vec<Listening>,
+    shards: Vec<(Driver, Sockets)>,
     urls: Vec<ListenUrl>,
     addresses: Vec<SocketAddr>,
     handle: Handle,
-    driver: Driver,
+    ending: Option<Ending>,
 }
+
+/// The sockets that listen, with the numbers of their listeners.
+pub type Sockets = Vec<(u16, ListenSocket)>;
 
 impl Prepared {
     /// The URLs of the listeners, in the order they were asked for, with the addresses and ports that were bound.
@@ -238,11 +327,19 @@ impl Prepared {
         self.handle.clone()
     }
 
-    /// The machine, and the sockets that listen, with their numbers.
-    #[must_use]
-    pub fn into_parts(self) -> (Driver, Vec<(u16, ListenSocket)>) {
-        let sockets = (0..).zip(self.listening);
-        (self.driver, sockets.filter_map(|(number, it)| Some((number, it.socket?))).collect())
+    /// The machine of the first shard and its sockets, to be run by the caller. All others begin to run here, by `run`, each in a
+    /// thread of its own.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        self,
+        run: impl Fn(Driver, Sockets) -> io::Result<()> + Clone + Send + 'static,
+    ) -> io::Result<(Driver, Sockets, Threads)> {
+        let mut others = self.shards;
+        let (driver, sockets) = others.remove(0);
+        let threads = Threads::start(self.ending, others, move |(driver, sockets)| run(driver, sockets))?;
+        Ok((driver, sockets, threads))
     }
 }
 
@@ -251,3 +348,6 @@ impl fmt::Debug for Prepared {
         f.debug_struct("Prepared").field("urls", &self.urls).finish_non_exhaustive()
     }
 }
+
+/// Makes of one seed several.
+const ODD: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -2,19 +2,21 @@
 
 use culex_core::{Mono, Now, Wall};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Samples both clocks; monotonic time counts from when the clock was made.
+#[derive(Clone)]
 pub struct Clock {
     start: Instant,
     /// Tells the time of day instead of the system.
-    wall: Option<Box<dyn Fn() -> Wall + Send>>,
+    wall: Option<Arc<dyn Fn() -> Wall + Send + Sync>>,
 }
 
 impl Clock {
     /// A clock that starts now. `wall` tells the time of day; `None`: the system does.
     #[must_use]
-    pub fn start(wall: Option<Box<dyn Fn() -> Wall + Send>>) -> Self {
+    pub fn start(wall: Option<Arc<dyn Fn() -> Wall + Send + Sync>>) -> Self {
         Self { start: Instant::now(), wall }
     }
 

@@ -41,6 +41,8 @@ struct Queues {
     given: VecDeque<(Stream, Peer)>,
     /// The writer has news: what they are, it says itself.
     store_news: bool,
+    /// There is something in the mailbox of the shard, or room in that of another.
+    mail_news: bool,
     shutdown: bool,
     stopped: bool,
     waker: Option<Waker>,
@@ -162,6 +164,17 @@ impl Commands {
         std::mem::take(&mut self.lock().store_news)
     }
 
+    /// Lets the shard look into its mailbox, and for room in those of others.
+    pub(crate) fn mail_news(&self) {
+        let mut queues = self.lock();
+        queues.mail_news = true;
+        wake(queues);
+    }
+
+    pub(crate) fn take_mail_news(&self) -> bool {
+        std::mem::take(&mut self.lock().mail_news)
+    }
+
     /// Asks the broker to say goodbye.
     pub(crate) fn shutdown(&self) {
         let mut queues = self.lock();
@@ -227,6 +240,7 @@ impl Queues {
     fn has_work(&self) -> bool {
         self.shutdown
             || self.store_news
+            || self.mail_news
             || !self.given.is_empty()
             || !self.control.is_empty()
             || (!self.held && !self.publish.is_empty())

@@ -4,6 +4,7 @@ use crate::builder::{OnAsk, OnNotice};
 use crate::commands::{Commands, Control, Inbox, Subscriber};
 use crate::links::{Carried, Links, write_once};
 use crate::recorder::{Tape, digest_of};
+use crate::siblings::Siblings;
 use crate::writer::Writer;
 use crate::{Clock, Recorder, Responder, StoreFailed, Stream};
 use culex_core::{
@@ -16,6 +17,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
+mod shards;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,8 @@ pub struct Driver {
     stop_at: Option<Mono>,
     /// Keeps what the machine wants stored, if somebody gave a store.
     writer: Option<Writer>,
+    /// The other shards, if there are any.
+    siblings: Option<Box<Siblings>>,
     /// Notes everything that the machine is given and gives; nearly always nobody wants that.
     tape: Option<Box<Tape>>,
     /// Bytes that are being digested for the tape.
@@ -61,6 +65,11 @@ pub enum Effect {
     },
     /// Read from this connection again.
     Credit {
+        /// The connection.
+        id: ConnectionId,
+    },
+    /// Read no longer from this connection, and [hand](Driver::hand_over) its socket over to the shard where it belongs.
+    HandOver {
         /// The connection.
         id: ConnectionId,
     },
@@ -111,6 +120,7 @@ impl Driver {
             to_publish: 0,
             stop_at: None,
             writer: None,
+            siblings: None,
             tape: None,
             scratch: Vec::new(),
         }
@@ -144,9 +154,10 @@ impl Driver {
     /// The machine does not want it: close it without a word.
     pub fn accept(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
         self.links.admit(&peer)?;
-        let now = self.now();
-        self.note(Some(now), || Input::Accept(peer.clone()));
-        let id = self.broker.accept(now, peer.clone())?;
+        if let Some(siblings) = &self.siblings {
+            siblings.admit(peer.listener)?;
+        }
+        let id = self.take_up(peer.clone())?;
         self.links.accept(id, &peer);
         Ok(id)
     }
@@ -185,6 +196,7 @@ impl Driver {
         }
         match progress {
             Progress::Open => {}
+            Progress::Violated(violation) if self.is_leaving(id) => self.links.violated(id, violation),
             Progress::Violated(violation) => {
                 self.note(Some(now), || Input::Violated { id, violation });
                 self.broker.violated(now, id, violation);
@@ -219,8 +231,21 @@ impl Driver {
             (Some(known), Disconnect::Closed) => known,
             _ => cause,
         };
-        self.note(Some(now), || Input::Disconnected { id, cause });
-        self.broker.disconnected(now, id, cause);
+        if !self.released(id) {
+            self.note(Some(now), || Input::Disconnected { id, cause });
+            self.broker.disconnected(now, id, cause);
+        }
+    }
+
+    fn take_up(&mut self, peer: Peer) -> Result<ConnectionId, Refused> {
+        let now = self.now();
+        self.note(Some(now), || Input::Accept(peer.clone()));
+        let listener = peer.listener;
+        let accepted = self.broker.accept(now, peer);
+        if let (Err(_), Some(siblings)) = (&accepted, &self.siblings) {
+            siblings.release(listener);
+        }
+        accepted
     }
 
     /// A stream that the program gave: [`accept`](Self::accept) it.
@@ -233,6 +258,9 @@ impl Driver {
     #[inline]
     #[must_use]
     pub fn read_credit(&self, id: ConnectionId) -> usize {
+        if self.is_leaving(id) {
+            return 0;
+        }
         self.broker.read_credit(id).min(self.links.read_credit(id))
     }
 
@@ -248,12 +276,16 @@ impl Driver {
         while let Some((id, bytes)) = self.links.poll_put_off() {
             self.receive_by_link(now, id, &bytes);
         }
+        // Whatever other shards said before somebody asked for the end is heard before it.
+        let shutdown = self.inbox.0.take_shutdown();
         self.store_news(now);
         self.control(now);
+        // Behind the program's subscriptions: who is told that they are known here relies on it.
+        self.hear(now);
         // Only what waits now: a program that publishes without end must not keep the sockets waiting.
         self.to_publish = self.inbox.0.published();
         self.publish(now);
-        if self.inbox.0.take_shutdown() && self.stop_at.is_none() {
+        if shutdown && self.stop_at.is_none() {
             self.stop_at = Some(now.mono + self.shutdown);
             self.note(Some(now), || Input::Shutdown);
             self.broker.shutdown(now);
@@ -279,7 +311,7 @@ impl Driver {
             let Some(action) = self.broker.poll_action() else {
                 // The machine may have refused the program's messages because of what it still had to tell.
                 let now = self.now();
-                if self.publish(now) {
+                if self.publish(now) || self.tell() {
                     continue;
                 }
                 self.flush();
@@ -306,7 +338,7 @@ impl Driver {
                     Some(writer) => writer.fetch(fetch),
                     None => misfit(&Action::Fetch(fetch)),
                 },
-                action @ Action::HandOver { .. } => misfit(&action),
+                Action::HandOver { id, shard, moved } => return Some(self.leaves(id, shard, moved)),
                 // A late answer is ignored by the machine itself, so `Forget` needs nothing.
                 _ => {}
             }
@@ -378,13 +410,16 @@ impl Driver {
     pub fn end_turn(&mut self) -> Turn {
         let now = self.now();
         self.now = None;
+        if self.siblings.as_ref().is_some_and(|siblings| siblings.is_aborted()) {
+            return Turn::Stop;
+        }
         let mut next = self.broker.deadline();
         if self.links.end_turn() {
             next = Some(now.mono);
         }
         if let Some(stop_at) = self.stop_at {
             let late = stop_at <= now.mono;
-            if late || (self.broker.connections() == 0 && !self.is_storing()) {
+            if late || (self.broker.connections() == 0 && !self.is_storing() && self.all_have_ended()) {
                 self.give_up_storing();
                 return Turn::Stop;
             }

@@ -8,12 +8,14 @@ use culex_core::{Answer, Clause, Message, Peer, Restored, Ticket};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Talks to a running broker from any thread; cheap to clone. Dropping every handle leaves the broker running.
 #[derive(Debug, Clone)]
 pub struct Handle {
+    /// Of the first shard, which is the program's.
     commands: Arc<Commands>,
+    all: Arc<[Arc<Commands>]>,
     restored: Option<Restored>,
 }
 
@@ -21,8 +23,8 @@ impl Handle {
     /// The listener of connections that [`connect`](Self::connect) makes: none of the builder's has this number.
     pub const LISTENER: u16 = u16::MAX;
 
-    pub(crate) fn new(commands: Arc<Commands>, restored: Option<Restored>) -> Self {
-        Self { commands, restored }
+    pub(crate) fn new(all: Arc<[Arc<Commands>]>, restored: Option<Restored>) -> Self {
+        Self { commands: all[0].clone(), all, restored }
     }
 
     /// What the broker's store held when it was opened; `None`: the broker has none.
@@ -74,12 +76,15 @@ impl Handle {
         self.commands.give(stream.into(), peer)
     }
 
-    /// Whether the broker answers in this time: that it is no further in a turn than it should be. Blocks the thread
-    /// until then. Without an answer it stopped, does not run yet, or something in its thread blocks.
+    /// Whether all shards of the broker answer in this time: that they are no further in a turn than they should be. Blocks the
+    /// thread until then. Without an answer it stopped, does not run yet, or something in one of its threads blocks.
     #[must_use]
     pub fn is_alive(&self, within: Duration) -> bool {
-        let (alive, answer) = sync_channel(1);
-        self.commands.control(Control::Ping(alive)) && answer.recv_timeout(within).is_ok()
+        let (alive, answer) = sync_channel(self.all.len());
+        let asked = self.all.iter().all(|commands| commands.control(Control::Ping(alive.clone())));
+        let until = Instant::now() + within;
+        let answered = || answer.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok();
+        asked && self.all.iter().all(|_| answered())
     }
 
     /// The entries of the broker's store at one moment from now on, to be read while the broker goes on. Blocks the thread until it
@@ -98,7 +103,7 @@ impl Handle {
     /// Sends DISCONNECT to every client and stops the broker: `run` returns once the connections are closed, or after
     /// the time the builder was given. Asking again changes nothing.
     pub fn shutdown(&self) {
-        self.commands.shutdown();
+        self.all.iter().for_each(|commands| commands.shutdown());
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`Recorder`], [`Recording`], [`Replay`] | the flight recorder: what happened to the machine, and doing it again |
 //! | [`Snapshot`], [`StoreFailed`] | what [`Builder::store`] keeps, read while the broker runs |
 //! | [`Shard`], [`Socket`] | a driver with its connections, for runtimes whose sockets report readiness |
+//! | [`Threads`], [`Arrival`], [`Movable`] | several shards: their threads, and connections that go from one to another |
 //!
 //! Who embeds Culex takes `culex-tokio`, `culex-smol` or `culex-std` and does not need this crate by name.
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ mod recorder;
 mod redact;
 mod replay;
 mod shard;
+mod siblings;
 mod store;
 mod stream;
 mod subscription;
@@ -40,7 +42,7 @@ pub mod testing;
 mod writer;
 
 pub use accept::AcceptErrors;
-pub use builder::{Adapter, Builder, Prepared};
+pub use builder::{Adapter, Builder, Prepared, Sockets};
 pub use clock::Clock;
 pub use commands::Commands;
 pub use driver::{Driver, Effect, Turn, Written};
@@ -51,7 +53,8 @@ pub use pipe::{Pipe, PipeReader, PipeWriter};
 pub use recorder::Recorder;
 pub use redact::Redacted;
 pub use replay::{BadRecording, Did, Difference, Recording, Replay, Step, Stuck};
-pub use shard::{Shard, Socket};
+pub use shard::{Movable, Shard, Socket};
+pub use siblings::{Arrival, Threads};
 pub use store::{Snapshot, StoreFailed};
 pub use stream::{AsyncStream, Stream};
 pub use subscription::Subscription;

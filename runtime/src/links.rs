@@ -5,7 +5,7 @@
 
 use crate::{Effect, Written};
 use culex_core::id::Table;
-use culex_core::{Close, ConnectionId, Disconnect, Peer, Refused, Wall};
+use culex_core::{Close, ConnectionId, Disconnect, Peer, Refused, Violation, Wall};
 use culex_link::{Buffers, Layers, Learnt, Link, Progress};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -16,6 +16,8 @@ pub(crate) struct Links {
     /// What carries MQTT, by the number of the listener.
     listeners: Vec<Layers>,
     links: Table<ConnectionId, Box<Line>>,
+    /// Those of connections that the machine gave away, and whose place another one has already.
+    leaving: Vec<(ConnectionId, Box<Line>)>,
     /// Links that have something to write; each is in here at most once.
     dirty: VecDeque<ConnectionId>,
     /// What the sockets are to be told.
@@ -37,7 +39,7 @@ pub(crate) struct Links {
 
 /// A link and its socket.
 #[derive(Debug)]
-struct Line {
+pub(crate) struct Line {
     link: Link,
     listener: u16,
     /// What the socket did not take: no more than was offered to it at once.
@@ -50,6 +52,8 @@ struct Line {
     dirty: bool,
     /// Its handshake costs much and is not over.
     shaking: bool,
+    /// The peer broke this rule when the machine had given the connection away: the next one is to hear of it.
+    violation: Option<Violation>,
 }
 
 /// How a connection ends.
@@ -81,6 +85,7 @@ impl Links {
         Self {
             listeners,
             links: Table::default(),
+            leaving: Vec::new(),
             dirty: VecDeque::new(),
             effects: VecDeque::new(),
             plain: Vec::new(),
@@ -122,8 +127,14 @@ impl Links {
             full: false,
             dirty: false,
             shaking,
+            violation: None,
         };
-        self.links.insert(id, Box::new(line));
+        self.insert(id, Box::new(line));
+    }
+
+    fn insert(&mut self, id: ConnectionId, line: Box<Line>) {
+        self.leaving.extend(self.links.take_older(id));
+        self.links.insert(id, line);
     }
 
     /// Whether a connection has layers.
@@ -140,6 +151,41 @@ impl Links {
             End::Left | End::Leave => Some(Disconnect::Eof),
             End::Fail => Some(Disconnect::Error),
             End::NotYet | End::Finish => None,
+        }
+    }
+
+    /// A connection goes to another shard, with its layers.
+    pub(crate) fn leaves(&mut self, id: ConnectionId) -> Option<Box<Line>> {
+        let older = |leaving: &mut Vec<(ConnectionId, Box<Line>)>| {
+            let place = leaving.iter().position(|(older, _)| *older == id)?;
+            Some(leaving.swap_remove(place).1)
+        };
+        let line = self.links.remove(id).or_else(|| older(&mut self.leaving))?;
+        self.shaking -= usize::from(line.shaking);
+        Some(line)
+    }
+
+    /// A connection comes from another shard; says what rule its peer broke before it came.
+    pub(crate) fn arrive(&mut self, id: ConnectionId, mut line: Box<Line>) -> Option<Violation> {
+        self.shaking += usize::from(line.shaking);
+        let violation = line.violation.take();
+        // Its socket is asked anew, and here it stands in no list.
+        (line.full, line.dirty) = (false, false);
+        let (speaks, waits) = (line.has_output(), !line.put_off.is_empty());
+        self.insert(id, line);
+        if speaks {
+            self.touch(id);
+        }
+        if waits {
+            self.waiting.push_back(id);
+        }
+        violation
+    }
+
+    /// The peer broke a rule, and the machine has no such connection any more.
+    pub(crate) fn violated(&mut self, id: ConnectionId, violation: Violation) {
+        if let Some(line) = self.links.get_mut(id) {
+            line.violation = Some(violation);
         }
     }
 

@@ -222,6 +222,15 @@ impl ListenSocket {
         }
     }
 
+    /// The same socket once more, for another shard: each connection is accepted by one of them. A file stays with the
+    /// first.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener, _) => Self::Unix(listener.try_clone()?, None),
+        })
+    }
+
     /// The address of a listener of TCP.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {

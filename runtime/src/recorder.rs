@@ -8,7 +8,7 @@
 //! all threads, for the one that panics must be able to save it: an event is noted before the machine sees it.
 
 use culex_core::saved::{Saved, Writer, digest};
-use culex_core::{Action, Broker, ConnectionId, Input, Now};
+use culex_core::{Action, Broker, ConnectionId, Input, Now, ShardId};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
@@ -184,6 +184,14 @@ impl Tape {
         action.save(&mut Writer::new(&mut self.actions));
     }
 
+    /// What another shard is to be told was taken.
+    pub(crate) fn told(&mut self, to: ShardId, bytes: &[u8]) {
+        self.flush_actions();
+        self.event.push(tag::TOLD);
+        (to, (bytes.len(), digest(bytes))).save(&mut Writer::new(&mut self.event));
+        self.append();
+    }
+
     /// There was no more output to take.
     pub(crate) fn drained(&mut self) {
         self.flush_actions();
@@ -253,12 +261,13 @@ pub(crate) mod tag {
     pub(crate) const WRITTEN: u8 = 2;
     pub(crate) const TAKEN: u8 = 3;
     pub(crate) const DRAINED: u8 = 4;
+    pub(crate) const TOLD: u8 = 5;
 }
 
 pub(crate) const MAGIC: &[u8] = b"culex recording\n";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Rises when segments or events are written in another way.
-pub(crate) const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 3;
 /// What a segment begins with, and what stands behind the last.
 pub(crate) const SEGMENT: u8 = b'S';
 pub(crate) const END: u8 = b'E';

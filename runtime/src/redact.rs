@@ -11,7 +11,7 @@ use culex_core::connection::Phase;
 use culex_core::packet::Version;
 use culex_core::redact::{Hash, Redaction};
 use culex_core::saved::{Reader, Saved, Writer, digest};
-use culex_core::{Broker, ConnectionId, Input, Now, Stack};
+use culex_core::{Broker, ConnectionId, Input, Now, ShardId, Stack};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -40,7 +40,7 @@ impl Recording<'_> {
             stream.redact(&redaction);
             redaction.set_unread(*id, stream.take(stream.unread).to_vec());
         }
-        let broker = Broker::from_snapshot_redacted(stack(), self.snapshot(), &redaction)
+        let broker = Broker::from_snapshot_redacted(self.chain(stack())?, self.snapshot(), &redaction)
             .map_err(|error| BadRecording::Snapshot { segment: 1, error })?;
         let mut second = Second::new(broker, streams, shapes);
         let mut segments = Vec::new();
@@ -180,9 +180,47 @@ fn shape(did: &Did) -> u64 {
                 bytes.truncate(at + 1);
             }
         }
+        Did::Told { to, bytes: told } => (*to, told.len()).save(&mut Writer::new(&mut bytes)),
         Did::Drained | Did::Segment => {}
     }
     digest(&bytes)
+}
+
+/// Output that is recorded when it is known what it is now.
+enum Output {
+    None,
+    Written(ConnectionId, usize),
+    Taken(u64),
+    Told(ShardId, usize),
+}
+
+impl Output {
+    fn of(event: &Event) -> Self {
+        match event {
+            Event::Written { id, count, .. } => Self::Written(*id, *count),
+            Event::Taken { count, .. } => Self::Taken(*count),
+            Event::Told { to, length, .. } => Self::Told(*to, *length),
+            _ => Self::None,
+        }
+    }
+
+    fn record(&self, digest: u64, recorded: &mut Vec<u8>) {
+        match *self {
+            Self::None => {}
+            Self::Written(id, count) => {
+                recorded.push(tag::WRITTEN);
+                (id, (count, digest)).save(&mut Writer::new(recorded));
+            }
+            Self::Taken(count) => {
+                recorded.push(tag::TAKEN);
+                (count, digest).save(&mut Writer::new(recorded));
+            }
+            Self::Told(to, length) => {
+                recorded.push(tag::TOLD);
+                (to, (length, digest)).save(&mut Writer::new(recorded));
+            }
+        }
+    }
 }
 
 /// The machine that is given what was redacted, and its recording.
@@ -242,25 +280,11 @@ impl Second {
                 recorded.push(tag::INPUT);
                 input.encode(recorded);
             }
-            Event::Written { .. } | Event::Taken { .. } => {}
+            Event::Written { .. } | Event::Taken { .. } | Event::Told { .. } => {}
             Event::Drained => recorded.push(tag::DRAINED),
         }
-        let output = match event {
-            Event::Written { id, count, .. } => Some((Some(id), count as u64)),
-            Event::Taken { count, .. } => Some((None, count)),
-            _ => None,
-        };
-        let digested = |digest: u64| match output {
-            Some((Some(id), count)) => {
-                recorded.push(tag::WRITTEN);
-                (id, (count, digest)).save(&mut Writer::new(recorded));
-            }
-            Some((None, count)) => {
-                recorded.push(tag::TAKEN);
-                (count, digest).save(&mut Writer::new(recorded));
-            }
-            None => {}
-        };
+        let output = Output::of(&event);
+        let digested = |digest: u64| output.record(digest, recorded);
         let (broker, now) = (&mut self.broker, self.now);
         let Ok(did) = catch_unwind(AssertUnwindSafe(|| event.perform(broker, now, digested))) else {
             // The other one must have done so, too: then it has no step left.

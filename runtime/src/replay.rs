@@ -3,7 +3,7 @@
 use crate::recorder::{END, FORMAT, MAGIC, SEGMENT, VERSION, digest_of, tag};
 use culex_core::broker::Traced;
 use culex_core::saved::{Malformed, Reader, Saved, Writer, digest};
-use culex_core::{Action, BadSnapshot, Broker, ConnectionId, Input, Now, Stack};
+use culex_core::{Action, BadSnapshot, Broker, ConnectionId, Input, Now, ShardId, Stack};
 use std::fmt;
 
 /// A recording as it was written by a [`Recorder`](crate::Recorder).
@@ -119,7 +119,8 @@ impl<'a> Recording<'a> {
         self.segments.len()
     }
 
-    /// Begins to do it again. `stack` makes a chain like that of the machine that was recorded.
+    /// Begins to do it again. `stack` makes a chain like that of the machine that was recorded; if that was one of several,
+    /// [without](Self::chain) what it has for that.
     ///
     /// # Errors
     /// The machine cannot be made.
@@ -143,8 +144,20 @@ impl<'a> Recording<'a> {
     /// It cannot be made.
     pub fn machine(&self, stack: Stack) -> Result<Broker, BadRecording> {
         let Some(first) = self.segments.first() else { return Err(BadRecording::Empty) };
-        Broker::from_snapshot(None, stack, first.snapshot)
+        Broker::from_snapshot(None, self.chain(stack)?, first.snapshot)
             .map_err(|error| BadRecording::Snapshot { segment: 1, error })
+    }
+
+    /// A chain, with what it needs if the machine that was recorded was one of several.
+    ///
+    /// # Errors
+    /// The recording does not say.
+    pub fn chain(&self, stack: Stack) -> Result<Stack, BadRecording> {
+        match Broker::shards_of_snapshot(self.snapshot()) {
+            Ok(Some(shards)) => Ok(stack.shard(shards)),
+            Ok(None) => Ok(stack),
+            Err(error) => Err(BadRecording::Snapshot { segment: 1, error }),
+        }
     }
 
     /// The snapshot it begins with.
@@ -210,6 +223,13 @@ pub enum Did {
     },
     /// Actions were taken.
     Taken(Vec<Action>),
+    /// What another shard is to be told was taken.
+    Told {
+        /// Which.
+        to: ShardId,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// There was no more output.
     Drained,
     /// A new segment began; the machine is in the state that its snapshot says.
@@ -362,6 +382,7 @@ impl Replay<'_> {
             Did::Written { id, .. } => {
                 Err(self.different(Some(id), "the bytes of the output are not the same"))
             }
+            Did::Told { .. } => Err(self.different(None, "another shard is told something else")),
             _ => Err(self.different(None, "the actions are not the same")),
         }
     }
@@ -389,6 +410,7 @@ pub(crate) enum Event {
     Input(Input),
     Written { id: ConnectionId, count: usize, digest: u64 },
     Taken { count: u64, digest: u64 },
+    Told { to: ShardId, length: usize, digest: u64 },
     Drained,
 }
 
@@ -408,6 +430,10 @@ impl Event {
                 let (count, digest) = Saved::load(from)?;
                 Self::Taken { count, digest }
             }
+            tag::TOLD => {
+                let (to, (length, digest)) = Saved::load(from)?;
+                Self::Told { to, length, digest }
+            }
             tag::DRAINED => Self::Drained,
             _ => return Err(from.malformed()),
         })
@@ -420,7 +446,7 @@ impl Event {
 
     fn digest(&self) -> u64 {
         match self {
-            Self::Written { digest, .. } | Self::Taken { digest, .. } => *digest,
+            Self::Written { digest, .. } | Self::Taken { digest, .. } | Self::Told { digest, .. } => *digest,
             Self::Time(_) | Self::Input(_) | Self::Drained => 0,
         }
     }
@@ -453,6 +479,14 @@ impl Event {
                 }
                 digested(digest(&bytes));
                 Ok(Did::Taken(actions))
+            }
+            Self::Told { to, length, .. } => {
+                let bytes = broker.take_for_shard(to).filter(|bytes| bytes.len() == length);
+                let Some(bytes) = bytes else {
+                    return Err(Otherwise(None, "another shard is told more or less than then"));
+                };
+                digested(digest(&bytes));
+                Ok(Did::Told { to, bytes })
             }
             Self::Time(_) | Self::Drained => match broker.poll_transmit().map(|transmit| transmit.id()) {
                 Some(id) => Err(Otherwise(Some(id), "there is output where there was none")),

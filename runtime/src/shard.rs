@@ -7,7 +7,7 @@
 //! A runtime that learns which sockets are ready without a task for each has no such tasks for them: it
 //! [`take`](Shard::take)s the connections and calls [`ready`](Shard::ready).
 
-use crate::{Driver, Effect, Stream, Turn, Written};
+use crate::{Arrival, Driver, Effect, Stream, Turn, Written};
 use culex_core::id::Table;
 use culex_core::{Close, ConnectionId, Disconnect, Peer};
 use std::cell::RefCell;
@@ -53,13 +53,50 @@ pub trait Socket {
     fn shutdown_write(&mut self) -> io::Result<()>;
 }
 
+/// A socket of a runtime that has several shards: it can go from one to another.
+pub trait Movable: Socket + From<Stream> + Sized {
+    /// What goes: it belongs to no thread and is waited for by nobody.
+    type Loose: Send + 'static;
+    /// What a thread waits with, if a socket has to be told.
+    type Reactor;
+
+    /// Takes it away from the reactor of this thread.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn loosen(self, reactor: &Self::Reactor) -> io::Result<Self::Loose>;
+
+    /// Gives it to the reactor of this thread; `true`: it needs no task, see [`Shard::ready`].
+    ///
+    /// # Errors
+    /// The connection cannot be waited for.
+    fn fasten(loose: Self::Loose, reactor: &Self::Reactor, id: ConnectionId) -> io::Result<(Self, bool)>;
+}
+
+/// What the program gives is bound to no reactor of ours.
+impl Movable for Stream {
+    type Loose = Self;
+    type Reactor = ();
+
+    fn loosen(self, (): &()) -> io::Result<Self> {
+        Ok(self)
+    }
+
+    fn fasten(loose: Self, (): &(), _: ConnectionId) -> io::Result<(Self, bool)> {
+        Ok((loose, false))
+    }
+}
+
 /// One machine and its connections, shared by the tasks of one thread.
 #[derive(Debug)]
-pub struct Shard<S>(Rc<RefCell<Inner<S>>>);
+pub struct Shard<S: Movable>(Rc<RefCell<Inner<S>>>);
 
-struct Inner<S> {
+struct Inner<S: Movable> {
     driver: Driver,
+    reactor: S::Reactor,
     connections: Table<ConnectionId, Connection<S>>,
+    /// Those that the machine gave away, and whose place another one has already.
+    leaving: Vec<(ConnectionId, Connection<S>)>,
     buffer: Box<[u8]>,
     /// Whether a turn has begun and is to be ended.
     begun: bool,
@@ -88,19 +125,21 @@ impl<S> Connection<S> {
     }
 }
 
-impl<S> Clone for Shard<S> {
+impl<S: Movable> Clone for Shard<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<S: Socket> Shard<S> {
+impl<S: Movable> Shard<S> {
     /// A shard without connections.
     #[must_use]
-    pub fn new(driver: Driver) -> Self {
+    pub fn new(driver: Driver, reactor: S::Reactor) -> Self {
         Self(Rc::new(RefCell::new(Inner {
             driver,
+            reactor,
             connections: Table::default(),
+            leaving: Vec::new(),
             buffer: vec![0; READ_BYTES].into(),
             begun: false,
             turn: None,
@@ -114,12 +153,21 @@ impl<S: Socket> Shard<S> {
     /// machine does not want the connection, it is closed. Dropping the task early loses no data, only reading stops.
     #[must_use]
     pub fn accept(&self, socket: S, peer: Peer) -> Option<impl Future<Output = ()> + use<S>> {
+        self.admit(socket, peer).map(|id| self.task(id))
+    }
+
+    fn admit(&self, socket: S, peer: Peer) -> Option<ConnectionId> {
         let inner = &mut *self.0.borrow_mut();
         inner.begin();
         let id = inner.driver.accept(peer).ok()?;
-        inner.connections.insert(id, Connection::new(socket, false));
+        inner.insert(id, Connection::new(socket, false));
+        Some(id)
+    }
+
+    /// The task that reads a connection.
+    fn task(&self, id: ConnectionId) -> impl Future<Output = ()> + use<S> {
         let shard = self.clone();
-        Some(poll_fn(move |cx| shard.poll_connection(cx, id)))
+        poll_fn(move |cx| shard.poll_connection(cx, id))
     }
 
     fn poll_connection(&self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
@@ -137,7 +185,7 @@ impl<S: Socket> Shard<S> {
         inner.begin();
         let Ok(id) = inner.driver.accept(peer) else { return };
         match make(id) {
-            Ok(socket) => drop(inner.connections.insert(id, Connection::new(socket, true))),
+            Ok(socket) => inner.insert(id, Connection::new(socket, true)),
             Err(_) => inner.driver.disconnected(id, Disconnect::Error),
         }
     }
@@ -160,18 +208,47 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Takes the next stream that the program gave and returns the task that reads it, as [`accept`](Self::accept) does.
+    /// Takes the next stream that the program gave, or the next connection that another shard handed over, and returns the
+    /// task that reads it, as [`accept`](Self::accept) does. Those that need none are taken on the way.
     #[must_use]
-    pub fn accept_given(&self) -> Option<impl Future<Output = ()> + use<S>>
-    where
-        S: From<Stream>,
-    {
+    pub fn accept_given(&self) -> Option<impl Future<Output = ()> + use<S>> {
         loop {
+            let moved = self.0.borrow_mut().driver.take_moved();
+            if let Some((loose, arrival)) = moved {
+                match self.arrive(loose, arrival) {
+                    Some(id) => return Some(self.task(id)),
+                    None => continue,
+                }
+            }
             let (stream, peer) = self.0.borrow_mut().driver.take_given()?;
-            if let Some(connection) = self.accept(stream.into(), peer) {
-                return Some(connection);
+            if let Some(id) = self.admit(stream.into(), peer) {
+                return Some(self.task(id));
             }
         }
+    }
+
+    /// A connection comes from another shard. Returned if it needs a task.
+    fn arrive(&self, loose: S::Loose, arrival: Arrival) -> Option<ConnectionId> {
+        let inner = &mut *self.0.borrow_mut();
+        inner.begin();
+        let id = inner.driver.arrive(&arrival).ok()?;
+        let taskless = match S::fasten(loose, &inner.reactor, id) {
+            Ok((socket, taskless)) => {
+                inner.insert(id, Connection::new(socket, taskless));
+                taskless
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for a connection: it is closed");
+                inner.driver.disconnected(id, Disconnect::Error);
+                return None;
+            }
+        };
+        // As with what is read.
+        if catch_unwind(AssertUnwindSafe(|| inner.driver.unpack(id, arrival))).is_err() {
+            tracing::error!(?id, "a panic: the connection that it was about is closed");
+            inner.end(id, Disconnect::Error);
+        }
+        (!taskless).then_some(id)
     }
 
     /// Waits for a turn to begin or a command of the program. Then let all other tasks that are ready run once, and call
@@ -245,7 +322,7 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-impl<S> Inner<S> {
+impl<S: Movable> Inner<S> {
     /// Wakes the task of a listener up when a connection closes or the broker says goodbye.
     fn remember(&mut self, cx: &Context<'_>) {
         if !self.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -254,7 +331,7 @@ impl<S> Inner<S> {
     }
 }
 
-impl<S> Inner<S> {
+impl<S: Movable> Inner<S> {
     fn note(&mut self, place: u32, note: impl FnOnce(&mut S)) -> Option<ConnectionId> {
         let id = self.connections.id_at(place)?;
         let connection = self.connections.get_mut(id).filter(|connection| connection.taskless)?;
@@ -278,7 +355,12 @@ impl<S> Inner<S> {
     }
 }
 
-impl<S: Socket> Inner<S> {
+impl<S: Movable> Inner<S> {
+    fn insert(&mut self, id: ConnectionId, connection: Connection<S>) {
+        self.leaving.extend(self.connections.take_older(id));
+        self.connections.insert(id, connection);
+    }
+
     fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
@@ -366,6 +448,23 @@ impl<S: Socket> Inner<S> {
                 self.wake(id);
             }
             Effect::Credit { id } => self.wake(id),
+            Effect::HandOver { id } => self.hand_over(id),
+        }
+    }
+
+    fn hand_over(&mut self, id: ConnectionId) {
+        let connection = self.connections.remove(id).or_else(|| {
+            let place = self.leaving.iter().position(|(older, _)| *older == id)?;
+            Some(self.leaving.swap_remove(place).1)
+        });
+        let loose = connection.and_then(|connection| {
+            // It ends.
+            connection.task.iter().for_each(Waker::wake_by_ref);
+            connection.socket.loosen(&self.reactor).ok()
+        });
+        match loose {
+            Some(loose) => self.driver.hand_over(id, loose),
+            None => self.driver.disconnected(id, Disconnect::Closed),
         }
     }
 
@@ -392,7 +491,7 @@ impl<S: Socket> Inner<S> {
     }
 }
 
-impl<S> fmt::Debug for Inner<S> {
+impl<S: Movable> fmt::Debug for Inner<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shard").field("driver", &self.driver).finish_non_exhaustive()
     }

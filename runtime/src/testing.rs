@@ -5,12 +5,13 @@
 
 mod client;
 pub mod durable;
+pub mod shards;
 pub(crate) mod tls;
 mod trouble;
 pub mod websocket;
 
 pub use crate::held::HeldStore;
-pub use client::{At, Client, Over, Place, Wire};
+pub use client::{At, Client, Over, Place, Setting, Wire};
 pub use tls::Secured;
 pub use trouble::*;
 
@@ -47,17 +48,22 @@ fn builder<A: Adapter>() -> Builder<A> {
     Builder::default().shutdown_ms(100)
 }
 
-fn start<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over, builder: Builder<A>) -> Running {
+fn start<A: Adapter<Bound: Send + 'static>>(
+    run: Run<A>,
+    over: impl Into<Setting>,
+    builder: Builder<A>,
+) -> Running {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let name = format!("culex-suite-{}-{}.sock", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-    let prepared = builder.listener(over.listener(&name)).prepare().unwrap();
+    let Setting { over, shards } = over.into();
+    let prepared = builder.shards(shards).listener(over.listener(&name)).prepare().unwrap();
     let (place, handle) = (Place::of(&prepared).by(over), prepared.handle());
     let bound = A::Bound::from(prepared);
     Running { place, handle, thread: thread::spawn(move || run(bound)) }
 }
 
 /// A client gets CONNACK and PINGRESP, also when its bytes come one by one.
-pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut client = Client::open(broker.place);
     for byte in Client::connect_packet(4, "bytewise") {
@@ -71,7 +77,7 @@ pub fn a_client_connects_and_pings<A: Adapter<Bound: Send + 'static>>(run: Run<A
 /// Messages go from client to client, small and larger than any buffer on the way.
 pub fn what_one_client_publishes_another_receives<A: Adapter<Bound: Send + 'static>>(
     run: Run<A>,
-    over: Over,
+    over: Setting,
 ) {
     let broker = start(run, over, builder::<A>());
     let mut subscriber = Client::connect(broker.place, "subscriber");
@@ -86,7 +92,7 @@ pub fn what_one_client_publishes_another_receives<A: Adapter<Bound: Send + 'stat
 }
 
 /// Hundreds of clients are served at the same time.
-pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut clients: Vec<Client> =
         (0..300).map(|i| Client::connect(broker.place, &format!("c{i}"))).collect();
@@ -100,7 +106,7 @@ pub fn many_clients_are_served<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
 }
 
 /// A client that does not read costs nobody else anything, and goes on where it stopped.
-pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut slow = Client::connect(broker.place, "slow");
     slow.subscribe("flood");
@@ -130,7 +136,7 @@ pub fn a_slow_reader_holds_up_nobody<A: Adapter<Bound: Send + 'static>>(run: Run
 }
 
 /// The program publishes to clients and subscribes to what they publish.
-pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut subscription = broker.handle.subscribe("up/+").unwrap();
     let mut client = Client::connect(broker.place, "client");
@@ -152,7 +158,7 @@ pub fn the_program_takes_part<A: Adapter<Bound: Send + 'static>>(run: Run<A>, ov
 }
 
 /// A burst of the program arrives as a whole.
-pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut client = Client::connect(broker.place, "client");
     client.subscribe("burst");
@@ -171,7 +177,7 @@ pub fn a_burst_of_the_program_arrives<A: Adapter<Bound: Send + 'static>>(run: Ru
 }
 
 /// A question is answered from another thread; one that is forgotten refuses.
-pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let chain = || Stack::standard().replace("Authentication", Authentication::ask()).unwrap();
     let mut asked = 0;
     let builder = builder::<A>().chain(chain).on_ask(move |_, responder| {
@@ -192,7 +198,7 @@ pub fn questions_are_answered_or_refused<A: Adapter<Bound: Send + 'static>>(run:
 }
 
 /// A shutdown tells MQTT 5.0 clients why, ends before its time, and leaves the port free.
-pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, Builder::<A>::default());
     let mut client = Client::open(broker.place);
     client.send(&Client::connect_packet(5, "polite"));
@@ -214,7 +220,7 @@ pub fn a_shutdown_says_goodbye<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
 }
 
 /// A shutdown does not wait for a client that never closes.
-pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut client = Client::connect(broker.place, "stubborn");
     let began = Instant::now();
@@ -224,7 +230,7 @@ pub fn a_shutdown_ends_in_time<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
 }
 
 /// Without any handle the broker goes on.
-pub fn a_broker_outlives_its_handles<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_broker_outlives_its_handles<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let Running { place, handle, thread } = start(run, over, builder::<A>());
     drop(handle);
     Client::connect(place, "client").ping();
@@ -301,7 +307,7 @@ const DESCRIPTORS: u64 = 48;
 #[macro_export]
 macro_rules! runtime_suite {
     ($broker:ty, $run:expr) => {
-        $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tcp, }
+        $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tcp.shards(1), }
 
         #[test]
         fn running_out_of_descriptors_is_survived() {
@@ -319,31 +325,71 @@ macro_rules! runtime_suite {
         }
 
         mod over_unix {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Unix, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Unix.shards(1), }
         }
 
         mod over_a_pipe {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Pipe, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Pipe.shards(1), }
         }
 
         mod over_tls {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tls, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tls.shards(1), }
         }
 
         mod over_websocket_in_tls {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocketTls, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocketTls.shards(1), }
         }
 
         mod over_an_async_stream {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Async, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Async.shards(1), }
         }
 
         mod over_websocket_in_a_pipe {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::PipeWebSocket, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::PipeWebSocket.shards(1), }
+        }
+
+        mod with_shards {
+            mod over_tcp {
+                $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Tcp.shards(3), }
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::Tcp, }
+            }
+
+            mod over_unix {
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::Unix, }
+            }
+
+            mod over_a_pipe {
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::Pipe, }
+            }
+
+            mod over_an_async_stream {
+                $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::Async.shards(3), }
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::Async, }
+            }
+
+            mod over_tls {
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::Tls, }
+            }
+
+            mod over_websocket {
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::WebSocket, }
+            }
+
+            mod over_websocket_in_tls {
+                $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocketTls.shards(3), }
+                $crate::runtime_suite! { @shards $broker, $run, $crate::testing::Over::WebSocketTls, }
+            }
+
+            $crate::runtime_suite! { @each $broker, $run, shards,
+                connections_are_counted_over_all_shards
+                a_number_of_shards_that_cannot_be_is_told
+                a_panic_of_a_turn_ends_all_shards
+                a_port_belongs_to_all_shards
+            }
         }
 
         mod over_websocket {
-            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocket, }
+            $crate::runtime_suite! { @tests $broker, $run, $crate::testing::Over::WebSocket.shards(1), }
             $crate::runtime_suite! { @each $broker, $run, websocket,
                 a_text_frame_ends_the_connection
                 a_goodbye_is_answered_and_the_will_published
@@ -376,6 +422,35 @@ macro_rules! runtime_suite {
             a_broker_says_whether_it_is_alive
             a_shutdown_closes_the_listeners_first
         }
+    };
+    (@shards $broker:ty, $run:expr, $over:expr,) => {
+        $crate::runtime_suite! { @each $broker, $run, shards $over,
+            what_is_published_reaches_all_shards
+            a_session_is_taken_over_wherever_it_comes_in
+            retained_messages_are_found_on_all_shards
+            a_shared_subscription_has_members_on_all_shards
+            a_will_reaches_all_shards
+            what_comes_with_connect_is_handed_over
+            a_crowd_is_served
+            a_shutdown_says_goodbye_on_all_shards
+            a_slow_reader_holds_up_no_shard
+        }
+    };
+    (@each $broker:ty, $run:expr, shards, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::testing::shards::$name::<$broker>($run);
+            }
+        )*
+    };
+    (@each $broker:ty, $run:expr, shards $over:expr, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::testing::shards::$name::<$broker>($run, $over);
+            }
+        )*
     };
     (@each $broker:ty, $run:expr, websocket, $($name:ident)*) => {
         $(

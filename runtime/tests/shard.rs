@@ -19,9 +19,9 @@ impl Adapter for ByHand {
 fn shard() -> (Shard<Stream>, Handle) {
     let bound = Builder::<ByHand>::default().shutdown_ms(0).bind().unwrap();
     let handle = bound.handle();
-    let (driver, listeners) = bound.into_parts();
+    let (driver, listeners, _) = bound.start(|_, _| Ok(())).unwrap();
     assert!(listeners.is_empty());
-    (Shard::new(driver), handle)
+    (Shard::new(driver, ()), handle)
 }
 
 fn connect(handle: &Handle) -> Pipe {

@@ -57,7 +57,14 @@ impl Other {
             return Err(Problem::mistakes(mistakes));
         }
         let config = Arc::new(settings.whole_config());
-        let made = |stack| Broker::from_snapshot(Some(config.clone()), stack, recording.snapshot());
+        let snapshot = recording.snapshot();
+        let made = |stack: Stack| {
+            let stack = match Broker::shards_of_snapshot(snapshot)? {
+                Some(shards) => stack.shard(shards),
+                None => stack,
+            };
+            Broker::from_snapshot(Some(config.clone()), stack, snapshot)
+        };
         let broker = match made(Stack::standard()) {
             Err(BadSnapshot::Stack(_)) => made(Stack::durable()),
             made => made,
@@ -89,6 +96,8 @@ impl Other {
                 self.count(recorded, *id, packets, 0);
             }
             Did::Drained => self.drain(recorded, step.now),
+            // Nobody hears it: what others answered then is heard as it was.
+            Did::Told { to, .. } => drop(self.broker.take_for_shard(*to)),
             Did::Taken(_) | Did::Segment => {}
         }
     }

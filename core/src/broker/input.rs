@@ -1,6 +1,7 @@
 //! Every input as a value: what is recorded, replayed and fuzzed.
 
 use super::Record;
+use super::said::redact;
 use crate::broker::{Answer, Origin};
 use crate::error::Violation;
 use crate::id::{ConnectionId, LogSeq, SessionId, ShardId, Ticket};
@@ -9,6 +10,7 @@ use crate::saved::{Malformed, Reader, Saved, Writer};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::fmt;
 use core::net::SocketAddr;
 
 /// Everything that can happen to the machine. Any input may follow any other.
@@ -81,7 +83,7 @@ pub enum Input {
         /// Who.
         from: ShardId,
         /// What, as it gave it.
-        bytes: Bytes,
+        message: ShardMessage,
     },
     /// The embedding program publishes.
     Publish {
@@ -96,6 +98,31 @@ pub enum Input {
     Unsubscribe(SessionId),
     /// Say goodbye to every client.
     Shutdown,
+}
+
+/// What one shard says to another, as [`Broker::take_for_shard`](crate::Broker::take_for_shard) gives it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ShardMessage(pub Bytes);
+
+impl fmt::Debug for ShardMessage {
+    // Payloads never reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardMessage").field("bytes", &self.0.len()).finish()
+    }
+}
+
+impl Saved for ShardMessage {
+    fn save(&self, to: &mut Writer<'_>) {
+        to.bytes(&self.0);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut bytes = from.bytes()?.to_vec();
+        if let Some(redaction) = from.redaction() {
+            redact(&mut bytes, redaction);
+        }
+        Ok(Self(bytes.into()))
+    }
 }
 
 impl Input {

@@ -30,7 +30,7 @@ pub use action::{
     What,
 };
 pub use cx::Cx;
-pub use input::{Disconnect, Input, Peer, Refused};
+pub use input::{Disconnect, Input, Peer, Refused, ShardMessage};
 pub use inspect::{Attached, Flight, Inspection, Stage, Subscribed};
 pub(crate) use journal::ToSession;
 pub(crate) use mount::seen_below;
@@ -121,7 +121,7 @@ impl Broker {
             Input::Committed(through) => self.committed(now, through),
             Input::CommitFailed(from) => self.commit_failed(now, from),
             Input::Fetched { session, queued } => self.fetched(now, session, queued),
-            Input::FromShard { from, bytes } => self.from_shard(now, from, &bytes),
+            Input::FromShard { from, message } => self.from_shard(now, from, &message.0),
             Input::Publish { message, origin } => drop(self.publish(now, message, origin)),
             Input::Subscribe(filter) => drop(self.subscribe(now, &filter)),
             Input::Unsubscribe(id) => self.unsubscribe(now, id),

@@ -3,6 +3,7 @@
 use super::Portion;
 use crate::message::Publication;
 use crate::packet::QoS;
+use crate::redact::{FILL, Kind, Redaction, place};
 use crate::time::Wall;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -105,6 +106,29 @@ pub(crate) fn say_ack(out: &mut Vec<u8>, number: u64) {
 fn say_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&(text.len() as u32).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
+}
+
+/// Replaces what only the owner of messages may read. What is said has its length and its meaning afterwards.
+pub(crate) fn redact(bytes: &mut [u8], redaction: &Redaction<'_>) {
+    let mut found = Vec::new();
+    let mut rest = &*bytes;
+    while let Some((said, behind)) = Said::decode(rest) {
+        if let Said::Publish { publication, .. } = said {
+            found.push((place(bytes, publication.properties), place(bytes, publication.payload)));
+        }
+        rest = behind;
+    }
+    let end = bytes.len() - rest.len();
+    for (properties, payload) in found {
+        if let Some(properties) = properties.and_then(|place| bytes.get_mut(place)) {
+            redaction.properties(properties);
+        }
+        if let Some(payload) = payload.and_then(|place| bytes.get_mut(place)) {
+            redaction.replace(Kind::Payload, payload);
+        }
+    }
+    // Nobody reads what cannot be read.
+    bytes[end..].fill(FILL);
 }
 
 impl<'a> Said<'a> {
@@ -235,6 +259,38 @@ mod tests {
         let (said, rest) = Said::decode(rest).unwrap();
         assert!(matches!(said, Said::Ack { number: u64::MAX }));
         assert!(rest.is_empty() && Said::decode(rest).is_none());
+    }
+
+    #[test]
+    fn what_is_redacted_says_the_same_without_payloads_and_user_properties() {
+        let mut out = said();
+        let properties = [Property::UserProperty("key", "value"), Property::ContentType("text")];
+        let message =
+            Message::with_properties("topic", b"secret", QoS::AtMostOnce, false, &properties, None).unwrap();
+        say_publish(&mut out, &message.publication(), None, false);
+        let whole = out.len();
+        out.extend_from_slice(b"what no shard says: secret");
+        let before = out.clone();
+        redact(&mut out, &Redaction::new(&|kind, bytes| [kind as u8 + bytes.len() as u8; 32]));
+        let find = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        for gone in [&b"payload"[..], b"secret", b"value"] {
+            assert!(find(&before, gone) && !find(&out, gone), "{gone:?}");
+        }
+        for kept in [&b"a/b"[..], b"topic", b"key", b"text", b"$share/g/a/+"] {
+            assert!(find(&out, kept), "{kept:?}");
+        }
+        let (mut rest, mut same, mut count) = (&out[..], &before[..], 0);
+        while let Some((one, behind)) = Said::decode(rest) {
+            let (other, other_behind) = Said::decode(same).unwrap();
+            if let (Said::Publish { publication: one, .. }, Said::Publish { publication: other, .. }) =
+                (&one, &other)
+            {
+                assert_eq!((one.topic, one.payload.len()), (other.topic, other.payload.len()));
+            }
+            assert_eq!(behind.len(), other_behind.len());
+            (rest, same, count) = (behind, other_behind, count + 1);
+        }
+        assert_eq!((count, rest.len()), (6, out.len() - whole));
     }
 
     #[test]

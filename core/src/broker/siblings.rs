@@ -1,13 +1,15 @@
 //! The machines that share the work of one broker, each a shard of it: where a client belongs, and what is on its way
 //! between them.
 
-use super::said::Said;
+use super::said::{Said, redact};
 use super::{Action, Answer, Broker, Heard, Peer, Relay, What};
 use crate::broker::state::State;
 use crate::connection::Phase;
 use crate::hash::Seed;
 use crate::id::{ConnectionId, LogSeq, ShardId, Ticket};
-use crate::saved::saved;
+use crate::packet::Version;
+use crate::redact::Redaction;
+use crate::saved::{Malformed, Reader, Saved, Writer, saved};
 use crate::time::Now;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -40,6 +42,16 @@ impl Siblings {
         let none = || (0..of).map(|_| Vec::new()).collect();
         let taken = (0..of).map(|_| 0).collect();
         Self { me, of, key, out: none(), taken, agreed: Vec::new(), waiting: 0 }
+    }
+
+    /// Replaces what nobody else may read in what the adapter did not take yet.
+    pub(crate) fn redact(&mut self, redaction: &Redaction<'_>) {
+        self.out.iter_mut().for_each(|out| redact(out, redaction));
+    }
+
+    /// Which shard it is, of how many, and what they have in common.
+    pub(crate) fn place(&self) -> (ShardId, (u16, Seed)) {
+        (self.me, (self.of, self.key))
     }
 
     /// The shard that has the session of a client.
@@ -82,7 +94,21 @@ pub struct Moved {
     pub received: Vec<u8>,
 }
 
-saved! { struct Moved { peer, received } }
+impl Saved for Moved {
+    fn save(&self, to: &mut Writer<'_>) {
+        let Self { peer, received } = self;
+        peer.save(to);
+        to.bytes(received);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (peer, mut received) = (Peer::load(from)?, from.bytes()?.to_vec());
+        if let Some(redaction) = from.redaction() {
+            redaction.stream(&mut received, Version::V311, u32::MAX);
+        }
+        Ok(Self { peer, received })
+    }
+}
 
 impl fmt::Debug for Moved {
     // There may be a password in it.

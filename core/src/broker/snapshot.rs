@@ -4,7 +4,8 @@ use super::state::{MACHINE, State};
 use super::{Action, Broker, Cx, Forward, What};
 use crate::config::{Config, ListenerConfig, Setting};
 use crate::hash::Seed;
-use crate::middleware::Stack;
+use crate::id::ShardId;
+use crate::middleware::{Shards, Stack};
 use crate::redact::Redaction;
 use crate::saved::{Malformed, Reader, Saved, Writer, digest};
 use crate::time::Now;
@@ -69,6 +70,7 @@ impl Broker {
         to.bytes(VERSION.as_bytes());
         to.number(LAYOUT);
         self.stack.names().map(String::from).collect::<Vec<_>>().save(&mut to);
+        self.state.siblings.as_ref().map(|siblings| siblings.place()).save(&mut to);
         save_config(&self.state.config, &mut to);
         self.state.seed.save(&mut to);
         self.state.now.save(&mut to);
@@ -112,19 +114,7 @@ impl Broker {
         bytes: &[u8],
         redaction: Option<&Redaction<'_>>,
     ) -> Result<Self, BadSnapshot> {
-        let (body, end) = bytes.split_last_chunk::<8>().ok_or(BadSnapshot::Unknown)?;
-        let rest = body.strip_prefix(MAGIC).ok_or(BadSnapshot::Unknown)?;
-        let mut from = redaction.map_or_else(|| Reader::new(rest), |one| Reader::redacting(rest, one));
-        let version = from.bytes().map_err(|_| BadSnapshot::Unknown)?;
-        if version != VERSION.as_bytes() {
-            return Err(BadSnapshot::Version(String::from_utf8_lossy(version).into()));
-        }
-        if digest(body) != u64::from_le_bytes(*end) {
-            return Err(BadSnapshot::Damaged);
-        }
-        let layout = from.number()?;
-        from.ensure(layout == LAYOUT)?;
-        let names = Vec::<String>::load(&mut from)?;
+        let (mut from, names, _) = head(bytes, redaction)?;
         if !stack.names().eq(names.iter().map(|name| &**name)) {
             return Err(BadSnapshot::Stack(names));
         }
@@ -151,11 +141,43 @@ impl Broker {
         Ok(broker)
     }
 
+    /// The part of the chain that makes the machine of a snapshot one of several; none: it was alone.
+    ///
+    /// # Errors
+    /// The bytes are not a snapshot by this version of the program.
+    pub fn shards_of_snapshot(bytes: &[u8]) -> Result<Option<Shards>, BadSnapshot> {
+        let (from, _, place) = head(bytes, None)?;
+        let Some((me, (of, key))) = place else { return Ok(None) };
+        from.ensure(me.0 < of)?;
+        Ok(Some(Shards::new(me, of, key)))
+    }
+
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.state.config
     }
+}
+
+/// What a snapshot says first: the names of the chain, and which of several machines it was taken of.
+type Head<'a> = (Reader<'a>, Vec<String>, Option<(ShardId, (u16, Seed))>);
+
+fn head<'a>(bytes: &'a [u8], redaction: Option<&'a Redaction<'a>>) -> Result<Head<'a>, BadSnapshot> {
+    let (body, end) = bytes.split_last_chunk::<8>().ok_or(BadSnapshot::Unknown)?;
+    let rest = body.strip_prefix(MAGIC).ok_or(BadSnapshot::Unknown)?;
+    let mut from = redaction.map_or_else(|| Reader::new(rest), |one| Reader::redacting(rest, one));
+    let version = from.bytes().map_err(|_| BadSnapshot::Unknown)?;
+    if version != VERSION.as_bytes() {
+        return Err(BadSnapshot::Version(String::from_utf8_lossy(version).into()));
+    }
+    if digest(body) != u64::from_le_bytes(*end) {
+        return Err(BadSnapshot::Damaged);
+    }
+    let layout = from.number()?;
+    from.ensure(layout == LAYOUT)?;
+    let names = Vec::<String>::load(&mut from)?;
+    let place = Saved::load(&mut from)?;
+    Ok((from, names, place))
 }
 
 fn save_config(config: &Config, to: &mut Writer<'_>) {
@@ -217,6 +239,9 @@ impl State {
         from.part = MACHINE;
         self.load_fields(from)?;
         self.set_up_connections(from.redaction());
+        if let (Some(siblings), Some(redaction)) = (&mut self.siblings, from.redaction()) {
+            siblings.redact(redaction);
+        }
         self.departed = self.connections.iter().filter(|(_, one)| one.departed.is_some()).count();
         // Ids that name nobody would find nothing, but a part may make room for what it keeps beside them.
         let session = |id| self.sessions.get(id).is_some();
@@ -260,4 +285,4 @@ const MAGIC: &[u8] = b"culex machine\n";
 /// The version of the program that can read it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Rises when what is saved changes between two releases.
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;

@@ -342,8 +342,14 @@ impl Shards {
             return self.forget_versions(cx);
         }
         let acked = relay.ack.is_some() || relay.shard.is_some() && qos > QoS::AtMostOnce;
-        let hops = relay.portion.as_ref().map_or(0, |portion| portion.hops);
         self.wait_for(acked.then_some(relay.ack));
+        self.tell_targets(cx, relay, version, acked);
+        self.forget_versions(cx);
+    }
+
+    /// Takes the message in hand to the shards that were found.
+    fn tell_targets(&mut self, cx: &mut Cx<'_>, relay: &Relay, version: Option<u64>, acked: bool) {
+        let hops = relay.portion.as_ref().map_or(0, |portion| portion.hops);
         for index in 0..self.of {
             let to = ShardId(index);
             let Some(target) = self.targets.get_mut(usize::from(index)) else { break };
@@ -365,7 +371,6 @@ impl Shards {
                 self.await_ack(to);
             }
         }
-        self.forget_versions(cx);
     }
 
     /// A Shared Subscription for which this shard was chosen may have no member here any more: another is chosen.

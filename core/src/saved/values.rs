@@ -55,7 +55,7 @@ saved! {
         6 Complete { ticket, answer },
         7 Committed(through),
         8 CommitFailed(first),
-        9 FromShard { from, bytes },
+        9 FromShard { from, message },
         10 Publish { message, origin },
         11 Subscribe(filter),
         12 Unsubscribe(id),

@@ -62,7 +62,26 @@ pub enum Over {
     Async,
 }
 
+/// A row of the table, and how many shards share the work.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub(super) over: Over,
+    pub(super) shards: usize,
+}
+
+impl From<Over> for Setting {
+    fn from(over: Over) -> Self {
+        over.shards(1)
+    }
+}
+
 impl Over {
+    /// The same with so many shards.
+    #[must_use]
+    pub fn shards(self, shards: usize) -> Setting {
+        Setting { over: self, shards }
+    }
+
     /// A listener of this kind; `name` is unique.
     pub fn listener(self, name: &str) -> Listener {
         match self {

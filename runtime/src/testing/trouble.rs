@@ -1,6 +1,6 @@
 //! The part of the suite in which something goes wrong: peers, the program, the clock.
 
-use super::{Adapter, Client, Over, Run, builder, start};
+use super::{Adapter, Client, Run, Setting, builder, start};
 use crate::Builder;
 use culex_core::packet::Publish;
 use culex_core::{Config, ConnectionId, Cx, Flow, Hooks, Middleware, Stack, Wall};
@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Thousands of clients are served, and leave nothing behind.
-pub fn thousands_come_and_go<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn thousands_come_and_go<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
@@ -26,7 +26,7 @@ pub fn thousands_come_and_go<A: Adapter<Bound: Send + 'static>>(run: Run<A>, ove
 }
 
 /// A peer that is there but reads nothing and says nothing is gone when its Keep Alive is over: its will is published.
-pub fn a_peer_that_hangs_is_given_up<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_peer_that_hangs_is_given_up<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, builder::<A>());
     let mut watcher = Client::connect(broker.place, "watcher");
     watcher.subscribe("will");
@@ -44,7 +44,7 @@ pub fn a_peer_that_hangs_is_given_up<A: Adapter<Bound: Send + 'static>>(run: Run
 }
 
 /// A peer that was told the end and does not close is closed.
-pub fn a_peer_that_never_closes_is_closed<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_peer_that_never_closes_is_closed<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let config = Config { linger_ms: 50, ..Config::default() };
     let broker = start(run, over, builder::<A>().config(config));
     let mut client = Client::connect(broker.place, "client");
@@ -60,7 +60,10 @@ pub fn a_peer_that_never_closes_is_closed<A: Adapter<Bound: Send + 'static>>(run
 }
 
 /// A shutdown does not wait for a client that does not read what there is for it.
-pub fn a_shutdown_ends_in_time_with_full_buffers<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_shutdown_ends_in_time_with_full_buffers<A: Adapter<Bound: Send + 'static>>(
+    run: Run<A>,
+    over: Setting,
+) {
     let broker = start(run, over, builder::<A>());
     let mut stuck = Client::connect(broker.place, "stuck");
     stuck.subscribe("flood");
@@ -93,7 +96,7 @@ impl Middleware for Panics {
 }
 
 /// A panic about one connection closes it, as if it had broken, and touches no other.
-pub fn a_panic_costs_one_connection<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_panic_costs_one_connection<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let chain = || Stack::standard().insert_before("InboundManager", Panics).unwrap();
     let broker = start(run, over, builder::<A>().chain(chain));
     let mut other = Client::connect(broker.place, "other");
@@ -113,7 +116,7 @@ pub fn a_panic_costs_one_connection<A: Adapter<Bound: Send + 'static>>(run: Run<
 }
 
 /// Somebody sets the clock, by years and in both directions: clients stay, messages stay.
-pub fn the_wall_clock_may_jump<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn the_wall_clock_may_jump<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let wall = Arc::new(AtomicU64::new(NEW_YEAR_2026));
     let told = wall.clone();
     let broker = start(run, over, builder::<A>().wall_clock(move || Wall(told.load(Ordering::Relaxed))));
@@ -138,7 +141,7 @@ pub fn the_wall_clock_may_jump<A: Adapter<Bound: Send + 'static>>(run: Run<A>, o
 const NEW_YEAR_2026: u64 = 1_767_225_600_000;
 
 /// The program is answered while the broker runs, and only then.
-pub fn a_broker_says_whether_it_is_alive<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_broker_says_whether_it_is_alive<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, Builder::<A>::default());
     let handle = broker.handle.clone();
     assert!(handle.is_alive(Duration::from_secs(10)));
@@ -147,7 +150,7 @@ pub fn a_broker_says_whether_it_is_alive<A: Adapter<Bound: Send + 'static>>(run:
 }
 
 /// While a shutdown waits for a client, nobody new is let in: another broker can take the place already.
-pub fn a_shutdown_closes_the_listeners_first<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Over) {
+pub fn a_shutdown_closes_the_listeners_first<A: Adapter<Bound: Send + 'static>>(run: Run<A>, over: Setting) {
     let broker = start(run, over, Builder::<A>::default().shutdown_ms(60_000));
     let stubborn = Client::connect(broker.place, "stubborn");
     broker.handle.shutdown();

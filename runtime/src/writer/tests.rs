@@ -35,7 +35,7 @@ impl Machine {
     fn of(builder: Builder<Here>, store: &HeldStore) -> Self {
         let prepared = builder.store(store.clone(), Durability::Disk).bind().unwrap();
         let handle = prepared.handle();
-        let (driver, _) = prepared.into_parts();
+        let (driver, ..) = prepared.start(|_, _| Ok(())).unwrap();
         let (written, closed, next) = (Vec::new(), Vec::new(), Turn::Wait(None));
         Self { driver, handle, written, closed, next }
     }
@@ -307,7 +307,7 @@ fn a_snapshot_has_what_came_before_it_and_nothing_after_it() {
     let memory = Builder::<Here>::default().bind().unwrap();
     let handle = memory.handle();
     let asked = std::thread::spawn(move || handle.snapshot());
-    let (mut driver, _) = memory.into_parts();
+    let (mut driver, ..) = memory.start(|_, _| Ok(())).unwrap();
     while !asked.is_finished() {
         driver.work();
         std::thread::yield_now();

@@ -34,7 +34,7 @@ pub(crate) fn driver_of(
     let recorder = Recorder::new(bytes_max);
     let Bound(prepared) = builder.chain(chain).record(recorder.clone()).bind().unwrap();
     let handle = prepared.handle();
-    (prepared.into_parts().0, handle, recorder)
+    (prepared.start(|_, _| Ok(())).unwrap().0, handle, recorder)
 }
 
 /// A turn; a socket takes `most` bytes and is full then.
