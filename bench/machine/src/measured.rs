@@ -1,6 +1,7 @@
 //! The calls of the machine. They are functions of their own so that callgrind can count inside them only
 //! (`--toggle-collect`): what a client does is no cost of the machine.
 
+use culex_core::broker::Transmit;
 use culex_core::{Action, Broker, ConnectionId, Disconnect, Now, Peer};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -38,21 +39,19 @@ pub fn disconnected(broker: &mut Broker, now: Now, id: ConnectionId) {
     INSIDE.store(false, Relaxed);
 }
 
-/// The next connection with output: all of it is written. `output` gets a copy, if it is wanted.
+/// See [`Broker::poll_transmit`].
 #[inline(never)]
-pub fn transmit(broker: &mut Broker, output: Option<&mut Vec<u8>>) -> Option<ConnectionId> {
-    let transmit = broker.poll_transmit()?;
-    let id = transmit.id();
-    if let Some(output) = output {
-        for chunk in transmit.chunks() {
-            output.extend_from_slice(chunk);
-        }
-    }
-    let length = transmit.len();
+pub fn transmit(broker: &mut Broker) -> Option<Transmit<'_>> {
+    broker.poll_transmit()
+}
+
+/// All of it was written.
+#[inline(never)]
+pub fn written(transmit: Transmit<'_>) {
     INSIDE.store(true, Relaxed);
+    let length = transmit.len();
     transmit.written(length);
     INSIDE.store(false, Relaxed);
-    Some(id)
 }
 
 /// See [`Broker::poll_action`].

@@ -66,15 +66,17 @@ impl World {
                     done.push(id);
                 }
             }
-            self.output.clear();
-            while let Some(id) = measured::transmit(&mut self.broker, Some(&mut self.output)) {
+            while let Some(transmit) = measured::transmit(&mut self.broker) {
+                let id = transmit.id();
+                self.output.clear();
+                transmit.chunks().for_each(|chunk| self.output.extend_from_slice(chunk));
+                measured::written(transmit);
                 let client = self.clients.get(&id).copied().unwrap_or_default();
                 let mut answer = Vec::new();
                 self.delivered += read(&self.output, client.level, &mut answer);
                 if client.answers && !answer.is_empty() {
                     answers.push((id, answer));
                 }
-                self.output.clear();
             }
             for id in &done {
                 self.cut(*id);

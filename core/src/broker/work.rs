@@ -29,11 +29,18 @@ impl Broker {
                 }
                 continue;
             };
+            let mut mark = self.state.work.len();
+            if matches!(action, Action::Reply(_)) && !self.stack.sees_replies() {
+                if let Action::Reply(reply) = action {
+                    self.reply(reply);
+                }
+                self.turn_round(mark);
+                continue;
+            }
             if self.gated(&action) {
                 self.hold(action, current);
                 continue;
             }
-            let mut mark = self.state.work.len();
             let ack = match &action {
                 Action::Relay(relay) => relay.ack,
                 _ => None,

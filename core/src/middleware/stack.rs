@@ -36,6 +36,8 @@ pub struct Stack {
     short: bool,
     /// Whether nobody has to be told of every packet.
     told_once: bool,
+    /// Whether somebody wants to see acknowledgements go.
+    replies: bool,
     /// Whom to ask for their receivers, if they take the short way from their relay on.
     backend: Option<u8>,
     /// And who delivers to them.
@@ -199,6 +201,7 @@ impl Stack {
         let told_once = all(Hooks::PACKET);
         self.short = self.backend.is_some() && published && told_once && all(Hooks::PUBLISH);
         self.told_once = told_once;
+        self.replies = wants.iter().any(|wants| wants.any(Hooks::REPLY));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -215,6 +218,12 @@ impl Stack {
     #[inline]
     pub(crate) fn is_told_once(&self) -> bool {
         self.told_once
+    }
+
+    /// Whether somebody wants to see acknowledgements go.
+    #[inline]
+    pub(crate) fn sees_replies(&self) -> bool {
+        self.replies
     }
 
     /// The parts that know who gets a message, and that deliver it, if it may be passed on by the short way.
