@@ -81,7 +81,7 @@ fn live(config: &Config, stack: Stack, steps: &[Step]) -> Vec<String> {
                 let mut all = PropertiesBuf::new();
                 all.push(Property::SessionExpiryInterval(if *clean { 0 } else { 60 }));
                 if let Some(limit) = limit {
-                    all.push(Property::MaximumPacketSize((*limit).try_into().unwrap()));
+                    all.push(Property::MaximumPacketSize(*limit));
                 }
                 all.push(Property::TopicAliasMaximum(*aliases));
                 let properties =

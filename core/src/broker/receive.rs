@@ -191,7 +191,7 @@ impl Broker {
     /// The same for the packet that comes most often, once it was announced.
     #[inline(never)]
     fn publish_packet(&mut self, id: ConnectionId, frame: Frame<'_>, packet: &[u8]) {
-        if self.stack.is_short() && frame.first == PLAIN && self.publish_shortly(id, packet, frame.body) {
+        if self.publish_shortly(id, packet, &frame) {
             return;
         }
         let Some(connection) = self.state.connections.get(id) else { return };
@@ -592,7 +592,5 @@ fn call(part: &mut dyn Middleware, cx: &mut Cx<'_>, id: ConnectionId, packet: &m
     }
 }
 
-/// The first byte of a PUBLISH with QoS 0 and without RETAIN.
-const PLAIN: u8 = 0x30;
 /// A partial packet's buffer grows by at least so much.
 const GROW_BYTES: usize = 4 * 1024;

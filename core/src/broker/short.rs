@@ -1,20 +1,22 @@
 //! The short way of a plain message: no RETAIN, no properties, not large.
 //!
 //! Where the chain would do nothing with such a message but find its receivers and deliver it to them, its relay does that at
-//! once: no list of receivers is made and no [`Forward`]. A PUBLISH with QoS 0 does not even become a relay: the packet is
-//! copied to those who get it, and of an input only the first packet is announced. The parts say themselves where that is
+//! once: no list of receivers is made and no [`Forward`]. A PUBLISH with QoS 0 or 1 does not even become a relay: with QoS 0
+//! the packet is copied to those who get it. Of an input only the first packet is announced. The parts say themselves where that is
 //! all they do ([`Middleware::shortens`]); if anybody else listens to what is left out, there is no short way.
 //!
 //! What comes out is the same either way: `core/tests/short_way.rs`.
 //!
 //! [`Middleware::shortens`]: crate::middleware::Middleware::shortens
 
-use super::{Action, Broker, Cx, Forward, Identifiers, Outlets, Receiver, Relay, Source, State, What};
+use super::{
+    Action, Broker, Cx, Forward, Identifiers, Outlets, Receiver, Relay, RelayAck, Reply, Source, State, What,
+};
 use crate::connection::Phase;
 use crate::id::{ConnectionId, SessionId};
 use crate::message::Publication;
 use crate::middleware::takes_once;
-use crate::packet::{QoS, Version};
+use crate::packet::{Frame, PacketId, PacketType, QoS, ReasonCode, Version};
 use crate::topic::Subscription;
 use crate::topic::filter::levels;
 use alloc::vec::Vec;
@@ -41,10 +43,12 @@ struct Plain<'a> {
 }
 
 impl Broker {
-    /// Passes on the message of a PUBLISH whose first byte says that it may be plain. `packet` is all of it, `body` what
-    /// stands behind the Remaining Length. False: nothing was done.
+    /// Passes on the message of a PUBLISH that may be plain. `packet` is all of `frame`. False: nothing was done.
     #[inline]
-    pub(super) fn publish_shortly(&mut self, id: ConnectionId, packet: &[u8], body: &[u8]) -> bool {
+    pub(super) fn publish_shortly(&mut self, id: ConnectionId, packet: &[u8], frame: &Frame<'_>) -> bool {
+        if !matches!(frame.first, AT_MOST_ONCE | AT_LEAST_ONCE) || !self.stack.is_short() {
+            return false;
+        }
         let Some(connection) = self.state.connections.get(id) else { return false };
         let ordinary =
             connection.phase == Phase::Connected && connection.parked.is_none() && !connection.mounted;
@@ -52,10 +56,14 @@ impl Broker {
             return false;
         }
         let (v5, publisher) = (connection.version == Version::V5, connection.session);
-        let Some((topic, payload)) = split(body, v5) else { return false };
+        let unanswered = connection.gated > 0 || connection.waiting.is_some();
+        let Some((topic, packet_id, payload)) = split(frame, v5) else { return false };
         let levels_max = usize::from(self.state.config.topic_levels_max);
         if publisher.is_none() || topic.len() >= levels_max && levels_of(topic) > levels_max {
             return false;
+        }
+        if let Some(packet_id) = packet_id {
+            return !unanswered && self.publish_counted(id, publisher, topic, payload, packet_id);
         }
         let (qos, packet, publication) = (QoS::AtMostOnce, Some((packet, v5)), None);
         let message = Plain { topic, payload, qos, publisher, packet, publication };
@@ -63,6 +71,45 @@ impl Broker {
         self.state.stats.publishes_received += 1;
         if !rest.is_empty() {
             self.forward_rest(topic, payload, rest);
+        }
+        true
+    }
+
+    /// The same with QoS 1: to be acknowledged when it was passed on. Only where nothing can be in the way of that.
+    fn publish_counted(
+        &mut self,
+        from: ConnectionId,
+        publisher: Option<SessionId>,
+        topic: &[u8],
+        payload: &[u8],
+        packet_id: PacketId,
+    ) -> bool {
+        let holds = |session| self.state.held.get(session).is_some_and(|held| !held.is_empty());
+        let limited = self.state.config.qos_max == 0 || publisher.is_some_and(holds);
+        if limited || self.state.durable || self.state.store_failed {
+            return false;
+        }
+        let Ok(topic) = core::str::from_utf8(topic) else { return false };
+        let (properties, plain, qos, retain, expires) = (&[][..], true, QoS::AtLeastOnce, false, None);
+        let publication = &Publication { topic, properties, plain, payload, qos, retain, expires };
+        let topic = topic.as_bytes();
+        self.state.matched = false;
+        let message = Plain { topic, payload, qos, publisher, packet: None, publication: Some(publication) };
+        let Some(rest) = self.pass_on(&message) else { return false };
+        self.state.stats.publishes_received += 1;
+        if !rest.is_empty() {
+            self.state.work.push(Action::Forward(Forward::new(What::Current, rest)));
+        }
+        let reason = if self.state.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+        let ack = RelayAck { to: from, packet: PacketType::Puback, packet_id };
+        let reply = Reply { reason, ..Reply::of(ack) };
+        if self.state.work.is_empty() && !self.stack.sees_replies() {
+            self.reply(reply);
+        } else {
+            self.state.work.push(Action::Reply(reply));
+        }
+        if !self.state.work.is_empty() {
+            self.run(Some(publication));
         }
         true
     }
@@ -183,14 +230,20 @@ impl Publication<'_> {
     }
 }
 
-/// Topic Name and payload of a QoS 0 PUBLISH that is small and has no properties. The topic may be anything: who finds no
-/// subscription of that name checks it.
+/// Topic Name, Packet Identifier and payload of a PUBLISH that is small and has no properties. The topic may be anything: who
+/// finds no subscription of that name checks it.
 #[inline]
-fn split(body: &[u8], v5: bool) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = body.split_first_chunk::<2>()?;
-    let (topic, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+fn split<'a>(frame: &Frame<'a>, v5: bool) -> Option<(&'a [u8], Option<PacketId>, &'a [u8])> {
+    let (length, rest) = frame.body.split_first_chunk::<2>()?;
+    let (topic, mut rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let mut packet_id = None;
+    if frame.first == AT_LEAST_ONCE {
+        let (id, behind) = rest.split_first_chunk::<2>()?;
+        packet_id = Some(PacketId::new(u16::from_be_bytes(*id))?);
+        rest = behind;
+    }
     let payload = if v5 { rest.strip_prefix(&[0])? } else { rest };
-    (!topic.is_empty() && payload.len() < SMALL_BYTES).then_some((topic, payload))
+    (!topic.is_empty() && payload.len() < SMALL_BYTES).then_some((topic, packet_id, payload))
 }
 
 fn levels_of(topic: &[u8]) -> usize {
@@ -215,5 +268,8 @@ fn encode(image: &mut Vec<u8>, topic: &[u8], payload: &[u8], v5: bool) {
     image.extend_from_slice(payload);
 }
 
+/// The first byte of a PUBLISH without DUP and RETAIN.
+const AT_MOST_ONCE: u8 = 0x30;
+const AT_LEAST_ONCE: u8 = 0x32;
 /// Larger payloads are worth sharing.
 const SMALL_BYTES: usize = 4 * 1024;

@@ -232,7 +232,7 @@ impl Broker {
 
     /// Writes an acknowledgement, or holds it until everything stored for its connection is durable and those before it
     /// are written: they leave in the order of what they answer.
-    fn reply(&mut self, reply: Reply) {
+    pub(super) fn reply(&mut self, reply: Reply) {
         let kept = self.state.opening.take();
         let Some(connection) = self.state.connections.get_mut(reply.to) else { return };
         let through = connection.stored;

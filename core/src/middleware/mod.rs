@@ -275,7 +275,7 @@ pub trait Middleware: Send {
     fn wants(&self) -> Hooks;
 
     /// The hooks at which it does nothing that would be missed when a message without RETAIN and properties takes the short
-    /// way: from its relay, with QoS 0 from PUBLISH, straight to those whom [`subscribers`](Self::subscribers) names. As long
+    /// way: from its relay, with QoS 0 and 1 from PUBLISH, straight to those whom [`subscribers`](Self::subscribers) names. As long
     /// as a part wants such a hook and does not say so, no message does. Of packets it is told one per input.
     fn shortens(&self) -> Hooks {
         Hooks::NONE
