@@ -93,13 +93,14 @@ impl Broker {
         let (properties, plain, qos, retain, expires) = (&[][..], true, QoS::AtLeastOnce, false, None);
         let publication = &Publication { topic, properties, plain, payload, qos, retain, expires };
         let topic = topic.as_bytes();
-        self.state.matched = false;
+        let before = core::mem::replace(&mut self.state.matched, false);
         let message = Plain { topic, payload, qos, publisher, packet: None, publication: Some(publication) };
-        let Some(rest) = self.pass_on(&message) else { return false };
+        let Some(rest) = self.pass_on(&message) else {
+            self.state.matched = before;
+            return false;
+        };
         self.state.stats.publishes_received += 1;
-        if !rest.is_empty() {
-            self.state.work.push(Action::Forward(Forward::new(What::Current, rest)));
-        }
+        self.emit_first(0, rest);
         let reason = if self.state.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
         let ack = RelayAck { to: from, packet: PacketType::Puback, packet_id };
         let reply = Reply { reason, ..Reply::of(ack) };
@@ -135,11 +136,18 @@ impl Broker {
         }
         let (topic, payload, qos) = (publication.topic.as_bytes(), publication.payload, publication.qos);
         let message = Plain { topic, payload, qos, publisher, packet: None, publication: current };
+        let mark = self.state.work.len();
         let Some(rest) = self.pass_on(&message) else { return false };
-        if !rest.is_empty() {
-            self.state.work.push(Action::Forward(Forward::new(What::Current, rest)));
-        }
+        self.emit_first(mark, rest);
         true
+    }
+
+    /// Subscriptions of the program: for them the message leaves before what was emitted for others is performed.
+    #[inline]
+    fn emit_first(&mut self, mark: usize, receivers: Vec<Receiver>) {
+        if !receivers.is_empty() {
+            self.state.work.insert(mark, Action::Forward(Forward::new(What::Current, receivers)));
+        }
     }
 
     /// Writes a message to all who get it. Returns those who have to get it by other means; `None`: nothing was done.
@@ -158,7 +166,9 @@ impl Broker {
             let qos = subscription.options.qos.min(message.qos);
             let Some(known) = state.sessions.get(session) else { continue };
             let (to, queued, program) = (known.connection, known.queued, known.program);
+            // In their order: behind one who gets it by other means all do.
             if qos == QoS::AtMostOnce
+                && (rest.is_empty() || message.publication.is_some())
                 && let Some(id) = to
                 && short.write(state, (id, queued), subscription, message)
             {
