@@ -198,3 +198,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_gets_it_by_other_means_keeps_his_place() {
+    for trace in [false, true] {
+        let mut bench = Bench::new();
+        let properties = properties(&[Property::TopicAliasMaximum(5)]);
+        let first = bench.connect(Version::V311, "first");
+        let wishes = Connect { properties, ..connect(Version::V5, "wishes") };
+        let (second, _) = bench.connect_with(&wishes);
+        let third = bench.connect(Version::V311, "third");
+        for id in [first, second, third] {
+            bench.subscribe(id, "a", QoS::AtMostOnce);
+        }
+        bench.broker.trace(trace);
+        bench.broker.receive(bench.now, first, b"\x30\x04\0\x01am");
+        let mut order = Vec::new();
+        while let Some(transmit) = bench.broker.poll_transmit() {
+            order.push(transmit.id());
+            let length = transmit.len();
+            transmit.written(length);
+        }
+        assert_eq!(order, [first, second, third], "{trace}");
+    }
+}
