@@ -25,8 +25,8 @@ fn what_is_durable_is_measured() {
 
 #[test]
 fn the_machine_alone_passes_every_message_on() {
-    for qos in ["0", "1"] {
-        let out = bench(&["machine", "--bursts", "3", "--qos", qos]);
-        assert_eq!(out, format!("96 messages at QoS {qos}\n"));
+    for case in ["qos0-v4", "qos1-v4", "qos2-v5"] {
+        let out = bench(&["machine", "--bursts", "3", "--case", case]);
+        assert!(out.starts_with("96 times "), "{case}: {out}");
     }
 }

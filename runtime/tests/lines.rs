@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// An adapter and its lines of code at most. An adapter is a loop around the driver: when it grows, what it got belongs
 /// into `culex-runtime`. That on threads is the longest: it has no reactor of others, so it waits for sockets itself.
-const ADAPTERS: [(&str, usize); 3] = [("runtime-tokio", 300), ("runtime-smol", 300), ("runtime-std", 700)];
+const ADAPTERS: [(&str, usize); 3] = [("runtime-tokio", 400), ("runtime-smol", 300), ("runtime-std", 800)];
 /// What the adapters share; the suite that they have to pass is not counted.
 const SHARED: &str = "runtime";
 /// What is about listeners: how an item begins, in which file; or all of a file.
