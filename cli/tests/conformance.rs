@@ -66,8 +66,10 @@ fn the_program_passes_every_scenario_with_several_shards() {
     // The transport with the fewest layers and the one with the most, one after the other: some scenarios have clients that are
     // called the same wherever they come from.
     let wanted = |url: &&str| url.starts_with("mqtt://") || url.starts_with("wss");
-    let told = |broker: &Serving| broker.urls().filter(wanted).for_each(score);
-    std::thread::scope(|scope| brokers.iter().for_each(|broker| drop(scope.spawn(|| told(broker)))));
+    let urls = brokers.each_ref().map(|broker| broker.urls().filter(wanted).collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        urls.iter().for_each(|urls| drop(scope.spawn(|| urls.iter().copied().for_each(score))));
+    });
 }
 
 /// How many scenarios passed, each counted for each version of MQTT.

@@ -81,12 +81,7 @@ fn live(config: &Config, stack: Stack, steps: &[Step], trace: bool) -> Vec<Strin
     for step in steps {
         match step {
             Step::Connect(client, version, clean, limit, aliases) => {
-                let mut all = PropertiesBuf::new();
-                all.push(Property::SessionExpiryInterval(if *clean { 0 } else { 60 }));
-                if let Some(limit) = limit {
-                    all.push(Property::MaximumPacketSize(*limit));
-                }
-                all.push(Property::TopicAliasMaximum(*aliases));
+                let all = wishes(*clean, *limit, *aliases);
                 let properties =
                     if *version == Version::V5 { all.as_properties() } else { Properties::EMPTY };
                 let name = format!("client-{client}");
@@ -121,11 +116,7 @@ fn live(config: &Config, stack: Stack, steps: &[Step], trace: bool) -> Vec<Strin
                 let (head, tail) = bytes.split_at(at.index(bytes.len() + 1));
                 for bytes in [head, tail] {
                     bench.broker.receive(bench.now, *id, bytes);
-                    // Its state has all outputs, in the order in which they leave.
-                    let mut state = Vec::new();
-                    bench.broker.snapshot(&mut state);
-                    let sum = state.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31) ^ u64::from(*byte));
-                    seen.push(format!("[{} {sum}]", state.len()));
+                    seen.push(state(&bench));
                     bench.drain();
                     while bench.broker.poll_traced().is_some() {}
                 }
@@ -149,6 +140,24 @@ fn live(config: &Config, stack: Stack, steps: &[Step], trace: bool) -> Vec<Strin
         seen.extend(bench.forwards.drain(..).map(|forward| format!("{program:?} {forward:?}")));
     }
     seen
+}
+
+fn wishes(clean: bool, limit: Option<u32>, aliases: u16) -> PropertiesBuf {
+    let mut all = PropertiesBuf::new();
+    all.push(Property::SessionExpiryInterval(if clean { 0 } else { 60 }));
+    if let Some(limit) = limit {
+        all.push(Property::MaximumPacketSize(limit));
+    }
+    all.push(Property::TopicAliasMaximum(aliases));
+    all
+}
+
+/// The state of a machine has all outputs, in the order in which they leave.
+fn state(bench: &Bench) -> String {
+    let mut state = Vec::new();
+    bench.broker.snapshot(&mut state);
+    let sum = state.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31) ^ u64::from(*byte));
+    format!("[{} {sum}]", state.len())
 }
 
 fn wire((topic, first, size, property): Packed, version: Version) -> Vec<u8> {

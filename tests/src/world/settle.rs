@@ -5,6 +5,7 @@ use super::{Event, World};
 use crate::client::{Client, Letter, Wishes};
 use crate::model::{Broken, Promise, TOLERANCE};
 use crate::script::{Plan, Profile, Wish};
+use culex_core::Record;
 use culex_core::packet::{QoS, Version};
 
 /// The topics of all scripts, which a newcomer looks at in the end.
@@ -130,10 +131,26 @@ impl World<'_> {
             let check = self.model.finds(&TOPICS, &self.found.clone());
             self.check(check);
         }
+        self.all_retain_the_same();
         for client in 0..self.clients.len() {
             self.say_goodbye(client, false);
         }
         self.schedule(self.now + 30_000_000, Event::Settle(5));
+    }
+
+    /// Whoever asks another machine must not find another message.
+    fn all_retain_the_same(&mut self) {
+        let brokers = self.shards.iter_mut().filter_map(|shard| shard.broker.as_mut());
+        let retained = brokers.map(|broker| {
+            let records = broker.records().into_iter();
+            let retained = records.filter(|record| matches!(record, Record::Retained(_)));
+            retained.map(|record| format!("{record:?}")).collect::<Vec<_>>()
+        });
+        let retained: Vec<_> = retained.collect();
+        if retained.windows(2).any(|pair| pair[0] != pair[1]) {
+            let what = format!("machines retain different messages: {retained:?}");
+            self.breaks(Broken { promise: Promise::RetainedIsLastWrite, what });
+        }
     }
 
     /// Everybody comes once more, to sessions that end with the connection.
