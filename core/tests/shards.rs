@@ -428,7 +428,10 @@ fn a_machine_made_from_a_snapshot_goes_on_as_the_one_before() {
 #[test]
 fn bytes_that_no_machine_says_change_nothing() {
     let mut cluster = Cluster::new(2);
-    for bytes in [&[0xFF; 40][..], &[0; 40], &[1, 0, 0], &[3; 17]] {
+    // A version behind which there is none; no Topic Name, for everybody.
+    let last = [&[2][..], &[0xFF; 8]].concat();
+    let nameless = [&[0, 0x20][..], &[0; 10]].concat();
+    for bytes in [&[0xFF; 40][..], &[0; 40], &[1, 0, 0], &[3; 17], &last, &nameless] {
         for from in 0..4 {
             cluster.machines[0].from_shard(cluster.now, ShardId(from), bytes);
         }
@@ -436,7 +439,11 @@ fn bytes_that_no_machine_says_change_nothing() {
     let (alice, bob) = cluster.apart();
     cluster.subscribe(alice, "a", Q0);
     cluster.settle();
-    cluster.publish(bob, "a", "x", Q0);
-    cluster.settle();
-    assert_eq!(cluster.packets(alice).pop().unwrap(), "a: x");
+    for client in [alice, bob] {
+        let mut packet = publish("a", "x", Q0);
+        packet.retain = true;
+        cluster.send(client, &Packet::Publish(packet));
+        cluster.settle();
+        assert_eq!(cluster.packets(alice).pop().unwrap(), "a: x");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Portion;
 use crate::message::Publication;
-use crate::packet::QoS;
+use crate::packet::{QoS, topic_name};
 use crate::redact::{FILL, Kind, Redaction, place};
 use crate::time::Wall;
 use alloc::boxed::Box;
@@ -198,7 +198,7 @@ impl<'a> Bytes<'a> {
         let properties = self.take(u32::from_le_bytes([p0, p1, p2, p3]) as usize)?;
         let payload = self.take(u32::from_le_bytes([l0, l1, l2, l3]) as usize)?;
         let publication = Publication {
-            topic: core::str::from_utf8(topic).ok()?,
+            topic: topic_name(topic)?,
             properties,
             plain: true,
             payload,

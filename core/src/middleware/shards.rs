@@ -302,11 +302,11 @@ impl Shards {
         let mut version = None;
         let found = match relay.shard {
             None => {
-                let (own, key) = (&self.own, self.me);
+                let (own, me) = (&self.own, self.me);
                 let members =
                     |group: &str| own.as_ref().and_then(|own| own.get(group)).map_or(0, |own| own.members);
                 let (targets, mut elsewhere) = (&mut self.targets, Vec::new());
-                let mut found = self.interests.matches(topic, key, members, |to, group| {
+                let mut found = self.interests.matches(topic, me, members, |to, group| {
                     let Some(target) = targets.get_mut(usize::from(to.0)) else { return };
                     match group {
                         None => target.plain = true,
@@ -360,8 +360,13 @@ impl Shards {
             let simple = version.is_none() && groups.is_empty();
             // Whoever keeps a retained message asks itself who wants it.
             let plain = plain || version.is_some();
-            let portion =
-                (!simple).then(|| Portion { plain, groups, hops: hops + 1, version, outdated: false });
+            let portion = (!simple).then(|| Portion {
+                plain,
+                groups,
+                hops: hops.saturating_add(1),
+                version,
+                outdated: false,
+            });
             let Some(publication) = cx.publication(&relay.what) else { break };
             let say = |out: &mut Vec<u8>| say_publish(out, &publication, portion.as_ref(), acked);
             if let Some(siblings) = &mut cx.state.siblings {
@@ -379,7 +384,7 @@ impl Shards {
         let members = |group: &str| own.as_ref().and_then(|own| own.get(group)).map_or(0, |own| own.members);
         let mut found = false;
         portion.groups.retain(|group| {
-            if members(group) > 0 || u16::from(portion.hops) > 2 * *of {
+            if members(group) > 0 || u32::from(portion.hops) > 2 * u32::from(*of) {
                 return true;
             }
             let Some(to) = interests.choose(group, *me, 0) else { return true };
@@ -546,7 +551,7 @@ impl Shards {
 impl Versions {
     /// The version of a message that is published here.
     fn next(&mut self, topic: &str, me: ShardId) -> u64 {
-        self.clock += 1;
+        self.clock = self.clock.saturating_add(1);
         self.older.remove(topic);
         self.recent.insert(topic.into(), (self.clock, me));
         self.clock

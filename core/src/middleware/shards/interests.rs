@@ -64,15 +64,9 @@ impl Interests {
             Some(number) => *number,
             None if members == 0 => return,
             None => {
-                let last = self.groups.last_key_value().map_or(0, |(number, _)| number.get());
-                // The numbers of filters that are gone are free, should the last one ever be reached.
-                let free = (1..=u32::MAX).filter_map(NonZeroU32::new);
-                let next = NonZeroU32::new(last.wrapping_add(1));
-                let Some(number) =
-                    next.or_else(|| free.into_iter().find(|number| !self.groups.contains_key(number)))
-                else {
-                    return;
-                };
+                let last = self.groups.last_key_value();
+                let next = last.map_or(Some(NonZeroU32::MIN), |(last, _)| last.checked_add(1));
+                let Some(number) = next else { return };
                 self.numbers.insert(filter.into(), number);
                 self.set_plain(filter, session(self.of), true, Some(number));
                 number
